@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package record
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Schema is the version of the format that this package writes and reads.
+// A change that makes an old reader misunderstand a new log, or the reverse,
+// increments it; a new optional field does not.
+const Schema = 1
+
+// Kind says which of a line's payloads is present.
+type Kind string
+
+const (
+	KindBoot    Kind = "boot"    // one boot of a virtual machine; the first line of its unit
+	KindTrial   Kind = "trial"   // one program run under one strategy, judged by the oracles
+	KindLatency Kind = "latency" // request latencies of one run, by relation to the patches
+	KindOver    Kind = "over"    // one patch: when it reached each stage and each thread
+	KindMicro   Kind = "micro"   // one micro-benchmark at one setting
+	KindEnd     Kind = "end"     // the last line of a unit: without it the unit does not count
+)
+
+// Line is one line of records.jsonl: an envelope and exactly one payload, the
+// one that kind names.
+type Line struct {
+	// Version of this format.
+	Schema int `json:"schema"`
+	// Key of the unit that the line belongs to.
+	Unit string `json:"unit"`
+	// Which payload follows.
+	Kind Kind `json:"kind"`
+	// Payload of kind boot.
+	Boot *Boot `json:"boot,omitempty"`
+	// Payload of kind trial.
+	Trial *Trial `json:"trial,omitempty"`
+	// Payload of kind latency.
+	Latency *Latency `json:"latency,omitempty"`
+	// Payload of kind over.
+	Over *Over `json:"over,omitempty"`
+	// Payload of kind micro.
+	Micro *Micro `json:"micro,omitempty"`
+	// Payload of kind end.
+	End *End `json:"end,omitempty"`
+}
+
+// TimeBase says what a nanosecond of a record is.  Numbers of different time
+// bases are never compared, pooled or drawn together.
+type TimeBase string
+
+const (
+	KVM    TimeBase = "kvm"    // hardware virtualisation: real time
+	TCG    TimeBase = "tcg"    // emulation with parallel vCPUs: only ratios mean something
+	ICount TimeBase = "icount" // emulation with virtual time counted in instructions
+)
+
+// Strategy names how code is changed.
+type Strategy string
+
+const (
+	None      Strategy = "none"      // no patch: the reference
+	WaitFree  Strategy = "waitfree"  // views: each thread migrates at its own quiescence point
+	Barrier   Strategy = "barrier"   // global quiescence: every thread waits for all
+	StopWorld Strategy = "stopworld" // ptrace stops all threads
+	Restart   Strategy = "restart"   // the program is stopped and started again
+	Naive     Strategy = "naive"     // text changed under running threads: the control that must fail
+)
+
+// Seed is a 64-bit seed, written as a hexadecimal string because JSON numbers
+// lose bits above 2^53 in many readers.
+type Seed uint64
+
+// MarshalText writes 0x and 16 digits.
+func (s Seed) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// String is the form of MarshalText.
+func (s Seed) String() string { return fmt.Sprintf("0x%016x", uint64(s)) }
+
+// UnmarshalText reads what MarshalText wrote, or any integer literal of Go.
+func (s *Seed) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 0, 64)
+	if err != nil {
+		return fmt.Errorf("parse seed %q: %w", text, err)
+	}
+	*s = Seed(v)
+	return nil
+}
+
+// How a boot ended.
+const (
+	EndExited  = "exited"
+	EndTimeout = "timeout"
+	EndCrashed = "crashed"
+	EndKilled  = "killed"
+)
+
+// Boot describes one boot of a virtual machine, the unit of repetition.
+type Boot struct {
+	// Experiments that the boot served: E1, E2, …
+	Experiments []string `json:"experiments,omitempty"`
+	// What a nanosecond is: kvm, tcg or icount.
+	TimeBase TimeBase `json:"time_base"`
+	// With icount: log2 of the virtual nanoseconds per instruction.
+	IcountShift int `json:"icount_shift,omitempty"`
+	// Kernel variant: stock, release, debug or kasan.
+	Variant string `json:"variant"`
+	// Digest of all that went into the kernel.
+	KernelDigest string `json:"kernel_digest"`
+	// What uname -r says.
+	Release string `json:"release"`
+	// Version of QEMU.
+	QEMU string `json:"qemu"`
+	// Virtual CPUs.
+	CPUs int `json:"cpus"`
+	// Memory of the machine.
+	MemMiB int `json:"mem_mib"`
+	// Seed of the machine and of the order of work within it.
+	Seed Seed `json:"seed"`
+	// Host wall time from exec to end. It tells what a run costs and is no measurement.
+	DurationNS int64 `json:"duration_ns"`
+	// How it ended: exited, timeout, crashed or killed.
+	End string `json:"end"`
+	// Kernel complaints on the console (WARNING, BUG, KASAN, lockdep, stalls, …).
+	Complaints []Complaint `json:"complaints,omitempty"`
+}
+
+// Complaint is one thing that the kernel found wrong.
+type Complaint struct {
+	// Kind, e.g. warning, bug, kasan, lockdep, stall, oops, panic.
+	Kind string `json:"kind"`
+	// First line of it.
+	Text string `json:"text"`
+}
+
+// Cell holds the factors of an experiment besides strategy, time base and kernel
+// variant.  Zero means that the factor does not apply.
+type Cell struct {
+	// Worker threads of the program.
+	Threads int `json:"threads,omitempty"`
+	// Offered load of an open loop, percent of the measured capacity.
+	UtilisationPct int `json:"utilisation_pct,omitempty"`
+	// Time between two quiescence points of a thread.
+	IntervalUS int `json:"interval_us,omitempty"`
+	// Percentage of requests that are long, and how long they are.
+	LongPct int `json:"long_pct,omitempty"`
+	LongUS  int `json:"long_us,omitempty"`
+	// Threads that sleep in a blocking call, besides the workers.
+	BlockedThreads int `json:"blocked_threads,omitempty"`
+}
+
+// String is a stable, readable key of the cell: "threads=4 util=60%".
+func (c Cell) String() string {
+	var b []string
+	add := func(format string, v int) {
+		if v != 0 {
+			b = append(b, fmt.Sprintf(format, v))
+		}
+	}
+	add("threads=%d", c.Threads)
+	add("util=%d%%", c.UtilisationPct)
+	add("interval=%dus", c.IntervalUS)
+	add("long=%d%%", c.LongPct)
+	add("longtime=%dus", c.LongUS)
+	add("blocked=%d", c.BlockedThreads)
+	return strings.Join(b, " ")
+}
+
+// Verdicts of a trial. A violation wins over every other; a timeout is unknown,
+// never a pass.
+const (
+	Pass        = "pass"
+	Violation   = "violation"
+	Unsupported = "unsupported"
+	Broken      = "broken"
+	Unknown     = "unknown"
+)
+
+// Trial is one spec run under one strategy, and what the oracles say of it.
+type Trial struct {
+	// Experiment that it belongs to.
+	Experiment string `json:"experiment"`
+	// Digest of the spec: the same program, patches and load have the same one.
+	SpecID string `json:"spec_id"`
+	// Seed and shape that the spec was generated from.
+	SpecSeed Seed   `json:"spec_seed"`
+	Shape    string `json:"shape,omitempty"`
+	// How code was changed.
+	Strategy Strategy `json:"strategy"`
+	// Factors.
+	Cell Cell `json:"cell"`
+	// pass, violation, unsupported, broken or unknown.
+	Verdict string `json:"verdict"`
+	// Number of violations by kind: torn, mixed, regression, stale, lost-thread, …
+	Violations map[string]int64 `json:"violations,omitempty"`
+	// One sentence: why not pass.
+	Note string `json:"note,omitempty"`
+	// What happened in it.
+	Counts Counts `json:"counts"`
+}
+
+// Counts of what happened in a trial, all recorded, none estimated.
+type Counts struct {
+	// Executions of patchable functions that left evidence.
+	Executions int64 `json:"executions"`
+	// Patches that were published.
+	Patches int64 `json:"patches"`
+	// Patches that were refused or failed, with nothing changed.
+	PatchesFailed int64 `json:"patches_failed,omitempty"`
+	// Stretches between two quiescence points of a thread.
+	Transactions int64 `json:"transactions"`
+	// Requests served.
+	Requests int64 `json:"requests,omitempty"`
+	// Thread moves at the thread's own quiescence point.
+	Migrated int64 `json:"migrated"`
+	// Thread moves while the thread was asleep.
+	Pulled int64 `json:"pulled"`
+	// Threads started during the run, and ended during it.
+	Births int64 `json:"births"`
+	Deaths int64 `json:"deaths"`
+	// Memory operations (map, unmap, protect, remap, copy-on-write, …).
+	MemoryOps int64 `json:"memory_ops"`
+}
+
+// Latency holds the latencies of one open-loop run.  A latency counts from the
+// scheduled arrival, so a stall is charged to every request that it delays.
+//
+// Requests are divided by the scheduled arrival: in the window of a patch if
+// queued <= arrival < queued + window_ns, in steady state otherwise.  The window
+// has the same length for every strategy of a cell, also for none, where the
+// patch times are drawn and nothing is patched; so windows are comparable.
+type Latency struct {
+	// Experiment, program, strategy, factors: as in trial.
+	Experiment string   `json:"experiment"`
+	SpecID     string   `json:"spec_id,omitempty"`
+	Strategy   Strategy `json:"strategy"`
+	Cell       Cell     `json:"cell"`
+	// Patches in the run.
+	Patches int64 `json:"patches"`
+	// Length of the window.
+	WindowNS int64 `json:"window_ns"`
+	// Leading requests left out as warm-up (detected, not guessed).
+	WarmupRequests int64 `json:"warmup_requests"`
+	// Latencies of requests in the window of a patch.
+	Window *Hist `json:"window"`
+	// Latencies of all other requests.
+	Steady *Hist `json:"steady"`
+	// The time around the patches: bin i holds the latencies of requests with
+	// (first_bin + i) * bin_ns <= arrival - queued < (first_bin + i + 1) * bin_ns,
+	// of all patches of the run laid over each other.
+	BinNS    int64   `json:"bin_ns,omitempty"`
+	FirstBin int     `json:"first_bin,omitempty"`
+	Bins     []*Hist `json:"bins,omitempty"`
+}
+
+// Over is the way of one patch. Times are readings of the guest's monotonic
+// clock; 0 means that the stage was not reached (or does not exist in the
+// strategy).
+type Over struct {
+	// Experiment, program, strategy, factors: as in trial.
+	Experiment string   `json:"experiment"`
+	SpecID     string   `json:"spec_id,omitempty"`
+	Strategy   Strategy `json:"strategy"`
+	Cell       Cell     `json:"cell"`
+	// Which patch of the run, from 0.
+	Patch int `json:"patch"`
+	// Error number if it failed and changed nothing, else 0.
+	Error int `json:"error,omitempty"`
+	// The caller asked.
+	QueuedNS int64 `json:"queued_ns"`
+	// Work on it began.
+	PreparingNS int64 `json:"preparing_ns,omitempty"`
+	// View created.
+	CreatedNS int64 `json:"created_ns,omitempty"`
+	// New code written.
+	WrittenNS int64 `json:"written_ns,omitempty"`
+	// View sealed.
+	SealedNS int64 `json:"sealed_ns,omitempty"`
+	// From here threads may run the new code.
+	PublishedNS int64 `json:"published_ns,omitempty"`
+	// The first thread runs the new code.
+	FirstOverNS int64 `json:"first_over_ns,omitempty"`
+	// No thread can reach the old code any more.
+	LastOverNS int64 `json:"last_over_ns,omitempty"`
+	// The resources of the old code are free.
+	ReleasedNS int64 `json:"released_ns,omitempty"`
+	// Threads registered at publication; moved at their own point; moved asleep.
+	Threads  int `json:"threads"`
+	Migrated int `json:"migrated"`
+	Pulled   int `json:"pulled"`
+	// Each thread's way over; may be left out where only the totals are wanted.
+	Moves []Move `json:"moves,omitempty"`
+}
+
+// Move is one thread's way from the old code to the new.
+type Move struct {
+	// Thread, numbered from 0 in the program.
+	Thread int `json:"thread"`
+	// When it was over; 0 if it never was.
+	AtNS int64 `json:"at_ns"`
+	// How: own (its quiescence point), pulled (asleep), born (started in the new code), gone (ended in the old).
+	How string `json:"how"`
+	// What it did around the patch, for the time line.
+	Spans []Span `json:"spans,omitempty"`
+}
+
+// How a thread got over.
+const (
+	HowOwn    = "own"
+	HowPulled = "pulled"
+	HowBorn   = "born"
+	HowGone   = "gone"
+)
+
+// Span is what a thread did from one instant to another.
+type Span struct {
+	// Guest monotonic clock.
+	FromNS int64 `json:"from_ns"`
+	ToNS   int64 `json:"to_ns"`
+	// old (ran old code), new (ran new code), wait (held up by the patch), idle (asleep or without work).
+	State string `json:"state"`
+}
+
+// States of a span.
+const (
+	SpanOld  = "old"
+	SpanNew  = "new"
+	SpanWait = "wait"
+	SpanIdle = "idle"
+)
+
+// Micro is one micro-benchmark at one setting, in one boot.
+type Micro struct {
+	// Experiment: E4 or E5.
+	Experiment string `json:"experiment"`
+	// E4: create, seal, enter, write, close, pull, fork. E5: page-fault, map-unmap, …
+	Bench string `json:"bench"`
+	// E5: where it ran. stock (kernel without the series), base (no views), base-views (base view while views exist), view (inside a view), rebased.
+	Setting string `json:"setting,omitempty"`
+	// Process size and shape.
+	ResidentKiB int64 `json:"resident_kib,omitempty"`
+	Mappings    int   `json:"mappings,omitempty"`
+	Views       int   `json:"views,omitempty"`
+	Threads     int   `json:"threads,omitempty"`
+	// Which factor this series varies: resident, mappings, views or threads. Empty in E5.
+	Sweep string `json:"sweep,omitempty"`
+	// Operations in one value.
+	Batch int64 `json:"batch"`
+	// Guest nanoseconds of each batch, in the order measured, warm-up included.
+	ValuesNS []int64 `json:"values_ns"`
+}
+
+// Settings of E5.
+const (
+	SettingStock     = "stock"
+	SettingBase      = "base"
+	SettingBaseViews = "base-views"
+	SettingView      = "view"
+	SettingRebased   = "rebased"
+)
+
+// Sweeps of E4.
+const (
+	SweepResident = "resident"
+	SweepMappings = "mappings"
+	SweepViews    = "views"
+	SweepThreads  = "threads"
+)
+
+// End closes a unit.
+type End struct {
+	// Lines of the unit before this one.
+	Lines int `json:"lines"`
+	// CRC-32 (IEEE) of their bytes, newlines included, as 8 hexadecimal digits.
+	CRC32 string `json:"crc32"`
+}
+
+// Unit is all that one boot yielded.
+type Unit struct {
+	Key       string
+	Boot      Boot
+	Trials    []Trial
+	Latencies []Latency
+	Overs     []Over
+	Micros    []Micro
+}
+
+// Key builds the key of a unit from its parts: Key("e1", record.TCG, "release", 3)
+// is "e1/tcg/release/3", and so that keys sort as their numbers do, integers are
+// written with at least four digits: "e1/tcg/release/0003".
+func Key(parts ...any) string {
+	s := make([]string, len(parts))
+	for i, p := range parts {
+		switch p := p.(type) {
+		case int:
+			s[i] = fmt.Sprintf("%04d", p)
+		default:
+			s[i] = strings.ReplaceAll(fmt.Sprint(p), "/", "_")
+		}
+	}
+	return strings.Join(s, "/")
+}
