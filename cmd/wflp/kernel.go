@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/wflp/wflp/kernel"
+)
+
+func init() {
+	register(subcommand{
+		name: "kernel", about: "build VARIANT… | path VARIANT | list | tree [DIR] | patches [DIR]",
+		run: runKernel,
+	})
+}
+
+func runKernel(ctx context.Context, inv *invocation) error {
+	fs := inv.flags("kernel")
+	tree := fs.String("tree", "", "build what this git tree holds, committed or not, in place of kernel/patches")
+	fs.Usage = func() {
+		fmt.Fprintf(inv.stderr, "usage: wflp kernel [-tree DIR] build VARIANT…   build what is missing, print the folders\n"+
+			"       wflp kernel [-tree DIR] path VARIANT      print the folder if it is built\n"+
+			"       wflp kernel list                          what is in the cache\n"+
+			"       wflp kernel tree [DIR]                    make a git tree with the series on it (build/linux)\n"+
+			"       wflp kernel patches [DIR]                 write that tree's commits to kernel/patches\n\nvariants:\n")
+		for _, v := range kernel.Variants() {
+			fmt.Fprintf(inv.stderr, "  %-8s %s\n", v.Name, v.About)
+		}
+	}
+	if err := inv.parse(fs); err != nil {
+		return err
+	}
+	b, err := inv.builder()
+	if err != nil {
+		return err
+	}
+	if *tree != "" {
+		if b.Tree, err = filepath.Abs(*tree); err != nil {
+			return err
+		}
+	}
+	verb, args := fs.Arg(0), fs.Args()
+	if len(args) > 0 {
+		args = args[1:]
+	}
+	treeDir := func() (string, error) {
+		if len(args) > 0 {
+			return filepath.Abs(args[0])
+		}
+		return filepath.Join(b.RepoRoot, "build", "linux"), nil
+	}
+	switch {
+	case verb == "build" && len(args) > 0:
+		for _, v := range args {
+			built, err := b.Build(ctx, v)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(inv.stdout, built.Dir)
+		}
+		return nil
+	case verb == "path" && len(args) == 1:
+		built, err := b.Find(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(inv.stdout, built.Dir)
+		return nil
+	case verb == "list" && len(args) == 0:
+		all, err := b.List()
+		if err != nil {
+			return err
+		}
+		for _, k := range all {
+			fmt.Fprintf(inv.stdout, "%-8s %s  %-28s %s\n", k.Variant, k.Digest, k.Release, k.Dir)
+		}
+		return nil
+	case verb == "tree" && len(args) <= 1:
+		dir, err := treeDir()
+		if err != nil {
+			return err
+		}
+		if err := b.MakeTree(ctx, dir); err != nil {
+			return err
+		}
+		fmt.Fprintln(inv.stdout, dir)
+		return nil
+	case verb == "patches" && len(args) <= 1:
+		dir, err := treeDir()
+		if err != nil {
+			return err
+		}
+		n, err := b.ExportPatches(ctx, dir)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(inv.stdout, "%d patches in kernel/patches\n", n)
+		return nil
+	}
+	fs.Usage()
+	return silentExit(exitUsage)
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kernel turns a pinned Debian kernel source, the patch series in
+// patches/ and the fragments in config/ into built kernels. A kernel is named
+// by the digest of all that went into it, so an unchanged one is never built
+// again and two kernels that differ in anything never share a name.
+//
+// The package knows how to make kernels, and nothing about running them.
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+)
+
+// Variant is one flavour of kernel. The zero value is not useful; see Variants.
+type Variant struct {
+	// Name is what users type, and the suffix of the kernel's release.
+	Name string
+	// Fragments are the files of config/, without suffix, in order: a later
+	// one wins over an earlier one.
+	Fragments []string
+	// Series says whether the patch series is applied.
+	Series bool
+	// PVH says that the machine starts vmlinux itself; a variant without it
+	// needs the boot code of its bzImage (KASAN maps its shadow there).
+	PVH bool
+	// Objects is about how many objects a cold build makes. It serves the
+	// progress line only, a wrong number costs nothing but a wrong percentage.
+	Objects int
+	// About is one line for people.
+	About string
+}
+
+// Variants is the table of all variants.
+func Variants() []Variant {
+	return []Variant{
+		{Name: "release", Fragments: []string{"base", "release"}, Series: true, PVH: true, Objects: 1300,
+			About: "the series, built as one would run it; everything measured runs on this"},
+		{Name: "stock", Fragments: []string{"base", "release"}, Series: false, PVH: true, Objects: 1300,
+			About: "the same source and configuration without the series"},
+		{Name: "debug", Fragments: []string{"base", "debug"}, Series: true, PVH: true, Objects: 1350,
+			About: "lockdep, DEBUG_VM, list checks, stall detectors and the view checker"},
+		{Name: "kasan", Fragments: []string{"base", "debug", "kasan"}, Series: true, PVH: false, Objects: 1350,
+			About: "KASAN in place of lockdep, otherwise as debug"},
+	}
+}
+
+// VariantByName finds a variant of the table.
+func VariantByName(name string) (Variant, error) {
+	var names []string
+	for _, v := range Variants() {
+		if v.Name == name {
+			return v, nil
+		}
+		names = append(names, v.Name)
+	}
+	sort.Strings(names)
+	return Variant{}, fmt.Errorf("find kernel variant %q: %w %v", name, ErrUnknownVariant, names)
+}
+
+// ErrUnknownVariant says that a name is not in the table of variants.
+var ErrUnknownVariant = fmt.Errorf("unknown variant, there are")
+
+// Built is a finished kernel in the cache.
+type Built struct {
+	Variant string `json:"variant"`
+	Digest  string `json:"digest"`
+	Release string `json:"release"`
+	Dir     string `json:"-"`
+}
+
+// VMLinux is the stripped ELF image, for machines that boot by PVH.
+func (b Built) VMLinux() string { return filepath.Join(b.Dir, "vmlinux") }
+
+// VMLinuxDebug is the ELF image with its symbols.
+func (b Built) VMLinuxDebug() string { return filepath.Join(b.Dir, "vmlinux.debug") }
+
+// BzImage is the compressed image, for machines that boot as a PC does.
+func (b Built) BzImage() string { return filepath.Join(b.Dir, "bzImage") }
+
+// Config is the kernel's .config.
+func (b Built) Config() string { return filepath.Join(b.Dir, "config") }
+
+// ManifestPath is the file that lists what went into the kernel.
+func (b Built) ManifestPath() string { return filepath.Join(b.Dir, "manifest.json") }
+
+// PVH says whether the kernel can be started from its vmlinux.
+func (b Built) PVH() bool {
+	v, err := VariantByName(b.Variant)
+	return err == nil && v.PVH
+}
+
+// DefaultCacheDir is where kernels, images and toolchains are kept:
+// ${XDG_CACHE_HOME:-~/.cache}/wflp.
+func DefaultCacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find cache directory: %w", err)
+	}
+	return filepath.Join(dir, "wflp"), nil
+}
+
+// Build returns the kernel of a variant, building what is missing. It may be
+// called by any number of processes at once.
+func Build(ctx context.Context, repoRoot, cacheDir, variant string, log io.Writer) (Built, error) {
+	b := Builder{RepoRoot: repoRoot, CacheDir: cacheDir, Log: log}
+	return b.Build(ctx, variant)
+}
