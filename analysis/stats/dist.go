@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stats
+
+import (
+	"math"
+	"math/rand/v2"
+	"sort"
+)
+
+// Point is a value and how often it occurs.
+type Point struct {
+	V float64
+	N int64
+}
+
+// Dist is an empirical distribution: points in increasing order of V.
+type Dist []Point
+
+// NewDist sorts and merges points.
+func NewDist(points []Point) Dist {
+	p := append([]Point(nil), points...)
+	sort.Slice(p, func(i, j int) bool { return p[i].V < p[j].V })
+	d := p[:0]
+	for _, q := range p {
+		if k := len(d) - 1; k >= 0 && d[k].V == q.V {
+			d[k].N += q.N
+		} else if q.N > 0 {
+			d = append(d, q)
+		}
+	}
+	return Dist(d)
+}
+
+// Merge pools distributions.
+func Merge(ds ...Dist) Dist {
+	var all []Point
+	for _, d := range ds {
+		all = append(all, d...)
+	}
+	return NewDist(all)
+}
+
+// N is the number of values.
+func (d Dist) N() (n int64) {
+	for _, p := range d {
+		n += p.N
+	}
+	return n
+}
+
+// Quantile is as the function Quantile, of the values that d stands for.
+func (d Dist) Quantile(p float64) float64 {
+	n := d.N()
+	if n == 0 || p < 0 || p > 1 {
+		return math.NaN()
+	}
+	k := rank(p, n)
+	for _, q := range d {
+		if k -= q.N; k <= 0 {
+			return q.V
+		}
+	}
+	return math.NaN()
+}
+
+// rank of the quantile p of n values, from 1. Decimal shares such as 0.999 are
+// not exact in binary, so a product that ought to be whole may come out a hair
+// above and the ceiling one too high.
+func rank(p float64, n int64) int64 {
+	x := p * float64(n)
+	if r := math.Round(x); math.Abs(x-r) <= 1e-12*x {
+		x = r
+	}
+	return max(1, int64(math.Ceil(x)))
+}
+
+// Max is the greatest value.
+func (d Dist) Max() float64 {
+	if len(d) == 0 {
+		return math.NaN()
+	}
+	return d[len(d)-1].V
+}
+
+// Above is the share of values greater than v.
+func (d Dist) Above(v float64) float64 {
+	i := sort.Search(len(d), func(i int) bool { return d[i].V > v })
+	return float64(d[i:].N()) / float64(d.N())
+}
+
+// table is the union of the values of several distributions, greatest first, and
+// per unit the count of each: quantiles of a resample need one walk and no sort.
+type table struct {
+	values []float64
+	counts [][]int64 // [unit][value]
+	totals []int64
+}
+
+func newTable(units []Dist) table {
+	t := table{}
+	for _, p := range Merge(units...) {
+		t.values = append(t.values, p.V)
+	}
+	for i, j := 0, len(t.values)-1; i < j; i, j = i+1, j-1 {
+		t.values[i], t.values[j] = t.values[j], t.values[i]
+	}
+	for _, d := range units {
+		c := make([]int64, len(t.values))
+		for i, j := 0, len(d)-1; i < len(c) && j >= 0; i++ {
+			if t.values[i] == d[j].V {
+				c[i] = d[j].N
+				j--
+			}
+		}
+		t.counts = append(t.counts, c)
+		t.totals = append(t.totals, d.N())
+	}
+	return t
+}
+
+// quantiles of the pooled units, for shares in decreasing order.
+func (t table) quantiles(units []int, shares []float64) []float64 {
+	out := make([]float64, len(shares))
+	var n int64
+	times := make([]int64, len(t.counts))
+	for _, u := range units {
+		n += t.totals[u]
+		times[u]++
+	}
+	for i := range out {
+		out[i] = math.NaN()
+	}
+	if n == 0 {
+		return out
+	}
+	k := 0
+	above := int64(0) // values greater than the present one
+	for i, v := range t.values {
+		for u, m := range times {
+			if m > 0 {
+				above += m * t.counts[u][i]
+			}
+		}
+		// v is the quantile of rank r if at least n-r+1 values are >= v.
+		for k < len(shares) && above >= n-rank(shares[k], n)+1 {
+			out[k] = v
+			k++
+		}
+		if k == len(shares) {
+			break
+		}
+	}
+	return out
+}
+
+// Quantiles of the pooled units with bootstrap intervals over the units.
+// The shares must decrease.
+func Quantiles(seed uint64, units []Dist, shares []float64) ([]float64, []Interval) {
+	t := newTable(units)
+	point := t.quantiles(all(len(units)), shares)
+	resampled := resample(seed, len(units), func(idx []int) []float64 { return t.quantiles(idx, shares) }, len(shares))
+	return point, resampled
+}
+
+// QuantileRatios are the ratios of quantiles of a to those of b, with intervals.
+// If paired, unit i of a and unit i of b are the same boot and are resampled
+// together, which takes the boot's luck out of the ratio.
+func QuantileRatios(seed uint64, a, b []Dist, paired bool, shares []float64) ([]float64, []Interval) {
+	ta, tb := newTable(a), newTable(b)
+	ratio := func(ia, ib []int) []float64 {
+		x, y := ta.quantiles(ia, shares), tb.quantiles(ib, shares)
+		for i := range x {
+			x[i] /= y[i]
+		}
+		return x
+	}
+	point := ratio(all(len(a)), all(len(b)))
+	if paired {
+		return point, resample(seed, min(len(a), len(b)), func(i []int) []float64 { return ratio(i, i) }, len(shares))
+	}
+	rng := rand.New(rand.NewPCG(seed, 1))
+	ib := make([]int, len(b))
+	if len(b) < 2 {
+		return point, resample(seed, 0, nil, len(shares))
+	}
+	return point, resample(seed, len(a), func(ia []int) []float64 {
+		draw(rng, ib)
+		return ratio(ia, ib)
+	}, len(shares))
+}
+
+// resample is Bootstrap for several statistics at once.
+func resample(seed uint64, n int, statistics func([]int) []float64, m int) []Interval {
+	out := make([]Interval, m)
+	if n < 2 {
+		for i := range out {
+			out[i] = NoInterval
+		}
+		return out
+	}
+	rows := make([][]float64, 0, Resamples)
+	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	units := make([]int, n)
+	for range Resamples {
+		draw(rng, units)
+		rows = append(rows, statistics(units))
+	}
+	for i := range out {
+		r := -1
+		out[i] = percentileInterval(func() float64 { r++; return rows[r][i] })
+	}
+	return out
+}
+
+func all(n int) []int {
+	idx := make([]int, n)
+	for i := range idx {
+		idx[i] = i
+	}
+	return idx
+}
