@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guestproto is what host and guest agent say to each other: a job on
+// the way in, a stream of frames on the way out. It depends on the standard
+// library only, since it is linked into the guest's first process.
+package guestproto
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+const (
+	// JobPath is where the agent finds its job.
+	JobPath = "/job/job.json"
+	// PortName names the virtio-serial port that frames leave by.
+	PortName = "wflp.out"
+	// ExitPort is the I/O port of QEMU's isa-debug-exit device.
+	ExitPort = 0xf4
+	// ExitValue is written there at an orderly end. QEMU exits with
+	// ExitStatus then, which it does for no reason of its own.
+	ExitValue  = 0x2a
+	ExitStatus = ExitValue<<1 | 1
+)
+
+// Job is all that one boot is to do.
+type Job struct {
+	Steps []Step `json:"steps"`
+	Seed  uint64 `json:"seed"`
+	// DeadlineMS ends the machine from inside, in case nobody outside is
+	// left to do it. 0 is none.
+	DeadlineMS int64 `json:"deadline_ms,omitempty"`
+}
+
+// Step is one program run.
+type Step struct {
+	Name      string   `json:"name"`
+	Argv      []string `json:"argv"`
+	Env       []string `json:"env,omitempty"`
+	Dir       string   `json:"dir,omitempty"`
+	TimeoutMS int64    `json:"timeout_ms,omitempty"` // guest time; 0 is none
+	// Collect are files (or patterns) to send when the program has ended.
+	Collect []string `json:"collect,omitempty"`
+	// Stream sends output while the program runs. Without it output waits
+	// in the guest's memory, so that sending it disturbs no measurement.
+	Stream bool `json:"stream,omitempty"`
+}
+
+// Hello is the first thing an agent says.
+type Hello struct {
+	Release  string `json:"release"`
+	Version  string `json:"version"`
+	CPUs     int    `json:"cpus"`
+	MemBytes uint64 `json:"mem_bytes"`
+	MMView   bool   `json:"mm_view"`
+	UptimeNS int64  `json:"uptime_ns"`
+}
+
+// StepBegin announces a step.
+type StepBegin struct {
+	Name string   `json:"name"`
+	Argv []string `json:"argv"`
+}
+
+// StepEnd is how a step ended.
+type StepEnd struct {
+	ExitCode   int    `json:"exit_code"` // -1 after a signal
+	Signal     string `json:"signal,omitempty"`
+	TimedOut   bool   `json:"timed_out,omitempty"`
+	DurationNS int64  `json:"duration_ns"` // guest time
+	// Error says what kept the step from running or its files from being sent.
+	Error string `json:"error,omitempty"`
+}
+
+// Type tells frames apart.
+type Type uint16
+
+// The frame types.
+const (
+	TypeHello      Type = 1 // Hello as JSON
+	TypeStepBegin  Type = 2 // StepBegin as JSON
+	TypeStdout     Type = 3 // bytes
+	TypeStderr     Type = 4 // bytes
+	TypeFile       Type = 5 // a piece of a file, see FilePiece
+	TypeStepEnd    Type = 6 // StepEnd as JSON
+	TypeBye        Type = 7 // empty; nothing follows
+	TypeAgentError Type = 8 // text
+)
+
+// NoStep is the step number of frames that belong to none.
+const NoStep = 0xffffffff
+
+// Frame is one message: a header of 20 bytes, little endian
+//
+//	magic "WFLP" | type u16 | flags u16 | step u32 | length u32 | crc32 u32
+//
+// and the payload that the length and the checksum are about.
+type Frame struct {
+	Type    Type
+	Flags   uint16
+	Step    uint32
+	Payload []byte
+}
+
+const (
+	headerLen = 20
+	magic     = "WFLP"
+	// MaxPayload bounds a frame, so that a damaged length is seen at once
+	// and not after gigabytes.
+	MaxPayload = 1 << 20
+)
+
+// Errors of the decoder. After one of them the stream cannot be trusted.
+var (
+	ErrMagic    = errors.New("frame does not start with the magic")
+	ErrLength   = errors.New("frame is longer than allowed")
+	ErrChecksum = errors.New("frame has a wrong checksum")
+)
+
+// AppendFrame appends the encoding of a frame.
+func AppendFrame(dst []byte, f Frame) []byte {
+	dst = append(dst, magic...)
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(f.Type))
+	dst = binary.LittleEndian.AppendUint16(dst, f.Flags)
+	dst = binary.LittleEndian.AppendUint32(dst, f.Step)
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(f.Payload)))
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.ChecksumIEEE(f.Payload))
+	return append(dst, f.Payload...)
+}
+
+// WriteFrame writes a frame in one call of w.
+func WriteFrame(w io.Writer, f Frame) error {
+	if len(f.Payload) > MaxPayload {
+		return fmt.Errorf("write frame: %w", ErrLength)
+	}
+	_, err := w.Write(AppendFrame(nil, f))
+	return err
+}
+
+// JSONFrame makes a frame of a value that always has a JSON form.
+func JSONFrame(t Type, step uint32, v any) Frame {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return Frame{Type: t, Step: step, Payload: data}
+}
+
+// Decoder takes a stream in pieces of any size and yields its frames.
+// The zero value is ready.
+type Decoder struct {
+	buf []byte
+	err error
+}
+
+// Write gives the decoder the next bytes of the stream.
+func (d *Decoder) Write(p []byte) (int, error) {
+	d.buf = append(d.buf, p...)
+	return len(p), nil
+}
+
+// Next yields the next whole frame, or ok false when more bytes are needed.
+// An error stays.
+func (d *Decoder) Next() (f Frame, ok bool, err error) {
+	if d.err != nil {
+		return Frame{}, false, d.err
+	}
+	if len(d.buf) < headerLen {
+		return Frame{}, false, nil
+	}
+	h := d.buf[:headerLen]
+	if string(h[:4]) != magic {
+		d.err = ErrMagic
+		return Frame{}, false, d.err
+	}
+	n := binary.LittleEndian.Uint32(h[12:])
+	if n > MaxPayload {
+		d.err = ErrLength
+		return Frame{}, false, d.err
+	}
+	if len(d.buf) < headerLen+int(n) {
+		return Frame{}, false, nil
+	}
+	f = Frame{
+		Type:  Type(binary.LittleEndian.Uint16(h[4:])),
+		Flags: binary.LittleEndian.Uint16(h[6:]),
+		Step:  binary.LittleEndian.Uint32(h[8:]),
+	}
+	if n > 0 {
+		f.Payload = append([]byte(nil), d.buf[headerLen:headerLen+int(n)]...)
+	}
+	if crc32.ChecksumIEEE(f.Payload) != binary.LittleEndian.Uint32(h[16:]) {
+		d.err = ErrChecksum
+		return Frame{}, false, d.err
+	}
+	rest := copy(d.buf, d.buf[headerLen+int(n):])
+	d.buf = d.buf[:rest]
+	return f, true, nil
+}
+
+// Pending is the number of bytes that form no whole frame yet. At the end of
+// a stream it tells an end between frames (0) from one inside a frame.
+func (d *Decoder) Pending() int { return len(d.buf) }
+
+// FilePiece is the payload of a TypeFile frame. A file arrives as pieces in
+// order; an empty file as one empty piece.
+type FilePiece struct {
+	Path   string
+	Offset uint64
+	Data   []byte
+}
+
+// ErrFilePiece says that a TypeFile payload is malformed.
+var ErrFilePiece = errors.New("malformed piece of a file")
+
+// Append appends the piece's encoding: path length u16, path, offset u64, data.
+func (p FilePiece) Append(dst []byte) []byte {
+	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(p.Path)))
+	dst = append(dst, p.Path...)
+	dst = binary.LittleEndian.AppendUint64(dst, p.Offset)
+	return append(dst, p.Data...)
+}
+
+// ParseFilePiece is the inverse of Append.
+func ParseFilePiece(b []byte) (FilePiece, error) {
+	if len(b) < 2 {
+		return FilePiece{}, ErrFilePiece
+	}
+	n := int(binary.LittleEndian.Uint16(b))
+	if len(b) < 2+n+8 {
+		return FilePiece{}, ErrFilePiece
+	}
+	return FilePiece{
+		Path:   string(b[2 : 2+n]),
+		Offset: binary.LittleEndian.Uint64(b[2+n:]),
+		Data:   b[2+n+8:],
+	}, nil
+}
