@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wflp/wflp/kernel"
+	"github.com/wflp/wflp/vmimages"
+	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/vm"
+)
+
+func init() {
+	register(subcommand{
+		name: "vm", about: "run a command in a guest and hand back its exit code: vm [FLAGS] -- CMD…",
+		run: runVM,
+	})
+}
+
+// machineFlags are the flags of all subcommands that boot a machine.
+type machineFlags struct {
+	variant, mode, tree, dir, appendLine string
+	cpus, mem                            int
+	seed                                 uint64
+	timeout                              time.Duration
+}
+
+func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
+	fs.StringVar(&m.variant, "variant", variant, "kernel variant")
+	fs.StringVar(&m.mode, "mode", "", "measured, fast or deterministic (default: measured where KVM works, else fast)")
+	fs.StringVar(&m.tree, "tree", "", "build the kernel from this git tree in place of kernel/patches")
+	fs.StringVar(&m.dir, "dir", "", "keep console.log and the other files of the machine here")
+	fs.StringVar(&m.appendLine, "append", "", "more words for the kernel's command line")
+	fs.IntVar(&m.cpus, "cpus", vm.DefaultCPUs, "virtual processors")
+	fs.IntVar(&m.mem, "mem", 0, "memory in MiB (default 256, for kasan and debug 1024)")
+	fs.Uint64Var(&m.seed, "seed", 1, "seed of the machine and of its programs")
+	fs.DurationVar(&m.timeout, "timeout", vm.DefaultTimeout, "end the machine after this long")
+}
+
+// config makes a machine of the flags, building what it needs.
+func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []vmimages.File) (vm.Config, error) {
+	var cfg vm.Config
+	b, err := inv.builder()
+	if err != nil {
+		return cfg, err
+	}
+	if m.tree != "" {
+		if b.Tree, err = filepath.Abs(m.tree); err != nil {
+			return cfg, err
+		}
+	}
+	cfg = vm.Config{
+		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.mem, Seed: m.seed, Timeout: m.timeout, Dir: m.dir,
+		Append: strings.Fields(m.appendLine),
+	}
+	if cfg.Mode == "" {
+		if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
+			return cfg, err
+		}
+	}
+	if cfg.MemMiB == 0 && (m.variant == "kasan" || m.variant == "debug") {
+		// An eighth of a KASAN machine is shadow, and lockdep has its tables.
+		cfg.MemMiB = 1024
+	}
+	if _, err := vm.Command(cfg); err != nil {
+		return cfg, &codeError{exitUsage, err}
+	}
+	if cfg.Kernel, err = b.Build(ctx, m.variant); err != nil {
+		return cfg, err
+	}
+	cfg.Image, err = vmimages.Build(ctx, vmimages.Spec{RepoRoot: b.RepoRoot, CacheDir: b.CacheDir, Files: programs})
+	return cfg, err
+}
+
+// fileFlags collects -file HOST:GUEST.
+type fileFlags map[string][]byte
+
+func (f fileFlags) String() string { return "" }
+
+func (f fileFlags) Set(s string) error {
+	host, guest, ok := strings.Cut(s, ":")
+	if !ok || guest == "" {
+		guest = path.Join("/job", filepath.Base(host))
+	}
+	data, err := os.ReadFile(host)
+	if err != nil {
+		return err
+	}
+	f[guest] = data
+	return nil
+}
+
+func runVM(ctx context.Context, inv *invocation) error {
+	fs := inv.flags("vm")
+	var mf machineFlags
+	mf.register(fs, "release")
+	files := fileFlags{}
+	fs.Var(files, "file", "HOST:GUEST puts a file into the guest, executable; may be repeated (GUEST default: /job/NAME)")
+	collect := fs.String("collect", "", "pattern of guest files to fetch into -dir when the command has ended")
+	dryRun := fs.Bool("dry-run", false, "print the QEMU command and start nothing")
+	showConsole := fs.Bool("console", false, "print the console at the end")
+	if err := inv.parse(fs); err != nil {
+		return err
+	}
+	argv := fs.Args()
+	if len(argv) == 0 && !*dryRun {
+		return usagef("run in guest: no command (wflp vm [FLAGS] -- CMD…)")
+	}
+	if *collect != "" && mf.dir == "" {
+		return usagef("run in guest: -collect needs -dir")
+	}
+	if *dryRun {
+		return mf.dryRun(ctx, inv)
+	}
+	cfg, err := mf.config(ctx, inv, nil)
+	if err != nil {
+		return err
+	}
+	step := guestproto.Step{Name: path.Base(argv[0]), Argv: argv, Stream: true}
+	if *collect != "" {
+		step.Collect = []string{*collect}
+	}
+	cfg.Job = guestproto.Job{Seed: mf.seed, Steps: []guestproto.Step{step}}
+	cfg.JobFiles = files
+	res, err := vm.Run(ctx, cfg, func(e vm.Event) {
+		switch e.Kind {
+		case vm.EventStdout:
+			inv.stdout.Write(e.Data)
+		case vm.EventStderr:
+			inv.stderr.Write(e.Data)
+		}
+	})
+	var be *vm.BootError
+	if errors.As(err, &be) && ctx.Err() == nil {
+		return bootError(err)
+	}
+	if err != nil {
+		return err
+	}
+	if *showConsole {
+		inv.stderr.Write(res.Console)
+	}
+	return vmExit(inv, mf.dir, res)
+}
+
+// vmExit reports how the command and the machine ended.
+func vmExit(inv *invocation, dir string, res *vm.Result) error {
+	for _, c := range res.Complaints {
+		fmt.Fprintf(inv.stderr, "wflp vm: the kernel complains (%s):\n%s\n", c.Kind, c.Text)
+	}
+	s := res.Steps[0]
+	for guest, data := range s.Files {
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(guest)), data, 0o644); err != nil {
+			return fmt.Errorf("keep collected file: %w", err)
+		}
+	}
+	if s.Error != "" {
+		fmt.Fprintf(inv.stderr, "wflp vm: %s\n", s.Error)
+	}
+	switch {
+	case res.End == vm.Killed:
+		return &codeError{exitInterrupted, errors.New("interrupted")}
+	case res.AgentError != "":
+		return fmt.Errorf("run in guest: agent: %s", res.AgentError)
+	case res.End != vm.Exited || !s.Ran:
+		return &codeError{exitBoot, fmt.Errorf("run in guest: machine ended by %s; console ends:\n%s", res.End, lastBytes(res.Console, 3000))}
+	case s.Signal != "":
+		fmt.Fprintf(inv.stderr, "wflp vm: the command was ended by %s\n", s.Signal)
+		return silentExit(128 + signalNumber(s.Signal))
+	case s.ExitCode == 0 && len(res.Complaints) > 0:
+		return finding(errors.New("the command succeeded, but the kernel complained"))
+	}
+	return silentExit(s.ExitCode)
+}
+
+// dryRun prints the command line for what is built already; it builds nothing.
+func (m *machineFlags) dryRun(ctx context.Context, inv *invocation) error {
+	b, err := inv.builder()
+	if err != nil {
+		return err
+	}
+	cfg := vm.Config{Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.mem, Seed: m.seed, Dir: m.dir, Append: strings.Fields(m.appendLine)}
+	if cfg.Mode == "" {
+		if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
+			return err
+		}
+	}
+	v, err := kernel.VariantByName(m.variant)
+	if err != nil {
+		return err
+	}
+	cfg.Kernel = kernel.Built{Variant: v.Name, Dir: filepath.Join(b.CacheDir, "kernels", v.Name+"-DIGEST")}
+	if built, err := b.Find(ctx, m.variant); err == nil {
+		cfg.Kernel = built
+	} else if !errors.Is(err, kernel.ErrNotBuilt) {
+		return err
+	}
+	args, err := vm.Command(cfg)
+	if err != nil {
+		return &codeError{exitUsage, err}
+	}
+	fmt.Fprintln(inv.stdout, shellQuote(args))
+	return nil
+}
+
+func lastBytes(b []byte, n int) []byte {
+	if len(b) > n {
+		b = b[len(b)-n:]
+	}
+	return b
+}
+
+// shellQuote prints a command so that a shell reads it back.
+func shellQuote(args []string) string {
+	var out []string
+	for _, a := range args {
+		if a == "" || strings.ContainsAny(a, " \t\n'\"\\$&|;<>()*?[]{}!#~`") {
+			a = "'" + strings.ReplaceAll(a, "'", `'\''`) + "'"
+		}
+		out = append(out, a)
+	}
+	return strings.Join(out, " ")
+}
+
+// signalNumber is what a shell adds to 128.
+func signalNumber(name string) int { return int(unix.SignalNum(name)) }

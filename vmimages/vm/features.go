@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Mode is how instructions are executed, and so what a measured time means.
+type Mode string
+
+// The modes.
+const (
+	// Measured runs on the processor by KVM: times are real.
+	Measured Mode = "measured"
+	// Fast emulates with a thread per processor: only ratios of times mean
+	// anything, the interleaving and the memory order are those of the host.
+	Fast Mode = "fast"
+	// Deterministic emulates one instruction at a time and counts them as
+	// time: the same input gives the same bytes. It is sequentially
+	// consistent, so a missing memory barrier cannot show.
+	Deterministic Mode = "deterministic"
+)
+
+// Modes lists all modes.
+func Modes() []Mode { return []Mode{Measured, Fast, Deterministic} }
+
+// Valid says whether the mode is one of Modes.
+func (m Mode) Valid() bool { return m == Measured || m == Fast || m == Deterministic }
+
+// feature is one property of a machine. It yields its part of QEMU's
+// arguments and of the kernel's command line, and touches nothing: a machine
+// is described, printed and compared without being started.
+type feature interface {
+	qemu() []string
+	kernel() []string
+}
+
+// bare strips the machine of all that QEMU adds by itself, so that a new QEMU
+// or a user's configuration file does not change what is measured.
+type bare struct{}
+
+func (bare) qemu() []string {
+	return []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"}
+}
+
+// No randomisation, so that addresses in a console log mean something, and
+// end on panic rather than wait.
+//
+// loglevel=5 in place of quiet: WARN and lockdep speak at level 4, which quiet
+// suppresses, and a complaint that is not on the console is not seen.
+func (bare) kernel() []string {
+	return []string{"panic=-1", "oops=panic", "loglevel=5", "nokaslr", "norandmaps"}
+}
+
+// execution is the mode as QEMU knows it.
+type execution struct {
+	mode Mode
+	seed uint64
+}
+
+func (e execution) qemu() []string {
+	switch e.mode {
+	case Measured:
+		return []string{"-M", "pc", "-accel", "kvm", "-cpu", "host"}
+	case Deterministic:
+		// Each is needed: without -seed or clock=vm the guest sees the
+		// host's randomness or time, sleep=on lets the host's scheduler in.
+		return []string{"-M", "pc", "-accel", "tcg,thread=single", "-icount", "shift=4,sleep=off",
+			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", strconv.FormatUint(e.seed, 10), "-cpu", "max"}
+	default:
+		return []string{"-M", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
+	}
+}
+
+func (e execution) kernel() []string {
+	switch e.mode {
+	case Deterministic:
+		return []string{"tsc_early_khz=1000000", "tsc=reliable"}
+	case Fast:
+		// Emulated timers are late when the host is busy, and the clock
+		// watchdog would blame the TSC, which is the host's and good.
+		return []string{"tsc=reliable"}
+	}
+	return nil
+}
+
+// memory is the machine's memory in MiB.
+type memory int
+
+func (m memory) qemu() []string { return []string{"-m", fmt.Sprintf("%dM", int(m))} }
+func (memory) kernel() []string { return nil }
+
+// processors is the number of virtual processors.
+type processors int
+
+func (p processors) qemu() []string { return []string{"-smp", strconv.Itoa(int(p))} }
+func (processors) kernel() []string { return nil }
+
+// console is a serial port that goes to a file.
+type console string
+
+func (c console) qemu() []string { return []string{"-serial", "file:" + comma(string(c))} }
+func (console) kernel() []string { return []string{"console=ttyS0"} }
+
+// exitDevice lets the guest end the machine with a status.
+type exitDevice struct{}
+
+func (exitDevice) qemu() []string {
+	return []string{"-device", "isa-debug-exit,iobase=0xf4,iosize=1"}
+}
+func (exitDevice) kernel() []string { return nil }
+
+// outputPort is the way out for frames: a virtio-serial port into a file.
+//
+// ioeventfd=off makes a write to the queue part of the instruction stream;
+// with it on, another thread of QEMU would handle it at some later moment, and
+// equal runs would differ. A file takes all that is written, where a socket
+// could make the guest wait for us.
+type outputPort struct{ path, name string }
+
+func (o outputPort) qemu() []string {
+	return []string{
+		"-device", "virtio-serial-pci,ioeventfd=off",
+		"-chardev", "file,id=out,path=" + comma(o.path),
+		"-device", "virtserialport,chardev=out,name=" + o.name,
+	}
+}
+func (outputPort) kernel() []string { return nil }
+
+// bootFiles is what is started.
+type bootFiles struct{ image, initrd string }
+
+func (b bootFiles) qemu() []string { return []string{"-kernel", b.image, "-initrd", b.initrd} }
+func (bootFiles) kernel() []string { return nil }
+
+// kernelWords are more words for the kernel's command line.
+type kernelWords []string
+
+func (kernelWords) qemu() []string     { return nil }
+func (k kernelWords) kernel() []string { return k }
+
+// comma doubles commas, which QEMU takes for the next property.
+func comma(s string) string {
+	out := make([]byte, 0, len(s))
+	for i := range len(s) {
+		if s[i] == ',' {
+			out = append(out, ',')
+		}
+		out = append(out, s[i])
+	}
+	return string(out)
+}
+
+// arguments puts a machine together.
+func arguments(features []feature) []string {
+	var args []string
+	var line []byte
+	for _, f := range features {
+		args = append(args, f.qemu()...)
+		for _, w := range f.kernel() {
+			if len(line) > 0 {
+				line = append(line, ' ')
+			}
+			line = append(line, w...)
+		}
+	}
+	return append(args, "-append", string(line))
+}

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vm boots a kernel in QEMU, gives it a job and hands back what came
+// of it. It knows when a machine ended and what the kernel said, and nothing
+// about what any of it means.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wflp/wflp/kernel"
+	"github.com/wflp/wflp/vmimages"
+	"github.com/wflp/wflp/vmimages/guestproto"
+)
+
+// QEMU is the emulator's program.
+const QEMU = "qemu-system-x86_64"
+
+// Limits and defaults of a machine.
+const (
+	MaxCPUs       = 64 // as the kernel is configured
+	DefaultCPUs   = 2
+	DefaultMemMiB = 256
+	// DefaultTimeout ends a machine that has no deadline of its own.
+	DefaultTimeout = 10 * time.Minute
+)
+
+// Config is a machine and what it is to do.
+type Config struct {
+	Mode     Mode // required; see DefaultMode
+	Kernel   kernel.Built
+	Image    string // from vmimages.Build
+	Job      guestproto.Job
+	JobFiles map[string][]byte // relative names land in /job
+	CPUs     int               // 0: DefaultCPUs
+	MemMiB   int               // 0: DefaultMemMiB
+	Seed     uint64            // for Deterministic
+	Timeout  time.Duration     // of the host's clock; 0: DefaultTimeout
+	// Dir is where console.log, frames.bin, initrd.cpio and qemu.log go; it
+	// is made if need be. Empty: a folder that is removed afterwards.
+	Dir    string
+	Append []string // more words for the kernel's command line
+}
+
+// End is how a machine ended.
+type End string
+
+// The ends.
+const (
+	Exited  End = "exited"  // the agent finished the job
+	Crashed End = "crashed" // the kernel or QEMU went down
+	Timeout End = "timeout" // we ended it, for Config.Timeout was over
+	Killed  End = "killed"  // we ended it, for the context was done
+)
+
+// Result is what came of a machine.
+type Result struct {
+	Mode       Mode
+	QEMU       string // version
+	Args       []string
+	Hello      guestproto.Hello
+	Steps      []StepResult // one for each step of the job
+	Console    []byte
+	Complaints []Complaint
+	AgentError string // what the agent itself could not do
+	StreamErr  error  // the frames ended inside one or were damaged
+	End        End
+	Duration   time.Duration // host time, start of QEMU to its end
+	BootTime   time.Duration // host time, start of QEMU to the agent's first word
+}
+
+// StepResult is what came of a step.
+type StepResult struct {
+	Name           string
+	Ran            bool // it began, and its end was reported
+	ExitCode       int  // -1 if it did not end by itself
+	Signal         string
+	TimedOut       bool
+	DurationNS     int64 // guest time
+	Error          string
+	Stdout, Stderr []byte
+	Files          map[string][]byte
+	Console        []byte // what stands between the step's marks
+}
+
+// EventKind tells events apart.
+type EventKind string
+
+// The events of a machine, in the order they happen.
+const (
+	EventStart     EventKind = "start"  // QEMU runs
+	EventHello     EventKind = "hello"  // the agent runs
+	EventStepBegin EventKind = "begin"  // Step
+	EventStdout    EventKind = "stdout" // Step, Data
+	EventStderr    EventKind = "stderr" // Step, Data
+	EventFile      EventKind = "file"   // Step, Path, Data: a piece
+	EventStepEnd   EventKind = "end"    // Step
+	EventExit      EventKind = "exit"   // QEMU is gone
+)
+
+// Event is something that happened. Every user interface folds these.
+type Event struct {
+	Kind EventKind
+	Time time.Duration // since EventStart, host time
+	Step int           // -1 if it belongs to none
+	Name string        // of the step
+	Data []byte
+	Path string
+	End  guestproto.StepEnd // of EventStepEnd
+}
+
+// BootError says that the guest never came to life. It carries what there is
+// to see.
+type BootError struct {
+	End     End
+	Console []byte // its end
+	QEMU    string // what QEMU said
+}
+
+func (e *BootError) Error() string {
+	msg := fmt.Sprintf("boot vm: the guest agent never spoke (machine %s)", e.End)
+	if e.QEMU != "" {
+		msg += "\nqemu: " + e.QEMU
+	}
+	if len(e.Console) > 0 {
+		msg += "\nconsole ends:\n" + string(e.Console)
+	}
+	return msg
+}
+
+func (cfg *Config) setDefaults() error {
+	if cfg.CPUs == 0 {
+		cfg.CPUs = DefaultCPUs
+	}
+	if cfg.MemMiB == 0 {
+		cfg.MemMiB = DefaultMemMiB
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	if !cfg.Mode.Valid() {
+		return fmt.Errorf("configure vm: mode %q is none of %v", cfg.Mode, Modes())
+	}
+	if cfg.CPUs < 1 || cfg.CPUs > MaxCPUs {
+		return fmt.Errorf("configure vm: %d processors, possible are 1 to %d", cfg.CPUs, MaxCPUs)
+	}
+	if cfg.MemMiB < 64 {
+		return fmt.Errorf("configure vm: %d MiB of memory, at least 64 are needed", cfg.MemMiB)
+	}
+	return nil
+}
+
+// features describes the machine that a configuration asks for, with its
+// files in dir.
+func (cfg *Config) features(dir string) []feature {
+	image := cfg.Kernel.VMLinux()
+	if cfg.Mode == Measured || !cfg.Kernel.PVH() {
+		image = cfg.Kernel.BzImage()
+	}
+	return []feature{
+		bare{},
+		execution{cfg.Mode, cfg.Seed},
+		memory(cfg.MemMiB),
+		processors(cfg.CPUs),
+		console(filepath.Join(dir, consoleFile)),
+		exitDevice{},
+		outputPort{filepath.Join(dir, framesFile), guestproto.PortName},
+		bootFiles{image, filepath.Join(dir, initrdFile)},
+		kernelWords(cfg.Append),
+	}
+}
+
+const (
+	consoleFile = "console.log"
+	framesFile  = "frames.bin"
+	initrdFile  = "initrd.cpio"
+	qemuFile    = "qemu.log"
+)
+
+// Command returns the command line that Run would start.
+func Command(cfg Config) ([]string, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	dir := cfg.Dir
+	if dir == "" {
+		dir = "DIR"
+	}
+	return append([]string{QEMU}, arguments(cfg.features(dir))...), nil
+}
+
+// QEMUVersion asks the emulator for its version.
+func QEMUVersion(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, QEMU, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("ask QEMU for its version: %w", err)
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimPrefix(line, "QEMU emulator version "), nil
+}
+
+// Run starts a machine, follows it, and sees it to its end, which is one of
+// its own, Config.Timeout, or ctx being done. on may be nil; it is called from
+// one goroutine at a time.
+//
+// The error is about the machinery: a result with a crash in it is a result.
+// A *BootError comes with a result, too.
+func Run(ctx context.Context, cfg Config, on func(Event)) (*Result, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	if on == nil {
+		on = func(Event) {}
+	}
+	version, err := QEMUVersion(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dir := cfg.Dir
+	if dir == "" {
+		if dir, err = os.MkdirTemp("", "wflp-vm-"); err != nil {
+			return nil, fmt.Errorf("make vm directory: %w", err)
+		}
+		defer os.RemoveAll(dir)
+	} else if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make vm directory: %w", err)
+	}
+	if err := cfg.writeFiles(dir); err != nil {
+		return nil, err
+	}
+	// The image may be large, and once QEMU has read it nobody needs it.
+	defer os.Remove(filepath.Join(dir, initrdFile))
+
+	res := &Result{Mode: cfg.Mode, QEMU: version, Args: arguments(cfg.features(dir)), Steps: make([]StepResult, len(cfg.Job.Steps))}
+	for i, s := range cfg.Job.Steps {
+		res.Steps[i] = StepResult{Name: s.Name, ExitCode: -1}
+	}
+	m := &machine{cfg: &cfg, dir: dir, res: res, on: on}
+	if err := m.run(ctx); err != nil {
+		return nil, err
+	}
+	if res.Console, err = os.ReadFile(filepath.Join(dir, consoleFile)); err != nil {
+		return nil, fmt.Errorf("read console: %w", err)
+	}
+	res.Complaints = Scan(res.Console)
+	for i := range res.Steps {
+		res.Steps[i].Console = stepConsole(res.Console, i, res.Steps[i].Name)
+	}
+	if res.Hello.Release == "" {
+		said, _ := os.ReadFile(filepath.Join(dir, qemuFile))
+		return res, &BootError{End: res.End, Console: tail(res.Console, 2000), QEMU: strings.TrimSpace(string(tail(said, 2000)))}
+	}
+	return res, nil
+}
+
+func tail(b []byte, n int) []byte {
+	if len(b) > n {
+		b = b[len(b)-n:]
+	}
+	return b
+}
+
+// writeFiles makes the machine's files. The job is appended to the image: the
+// kernel unpacks one archive after the other. The output files are made here,
+// so that they can be followed from the first byte.
+func (cfg *Config) writeFiles(dir string) error {
+	image, err := os.ReadFile(cfg.Image)
+	if err != nil {
+		return fmt.Errorf("read image: %w", err)
+	}
+	job := cfg.Job
+	if job.DeadlineMS == 0 && cfg.Mode != Deterministic {
+		// Virtual time may run faster than ours, and the deadline is only
+		// for the case that we are not there to end the machine.
+		job.DeadlineMS = (cfg.Timeout + time.Minute).Milliseconds()
+	}
+	archive, err := vmimages.JobArchive(job, cfg.JobFiles)
+	if err != nil {
+		return err
+	}
+	if pad := len(image) % 4; pad != 0 {
+		image = append(image, make([]byte, 4-pad)...)
+	}
+	if err := os.WriteFile(filepath.Join(dir, initrdFile), append(image, archive...), 0o644); err != nil {
+		return fmt.Errorf("write initrd: %w", err)
+	}
+	for _, f := range []string{consoleFile, framesFile, qemuFile} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o644); err != nil {
+			return fmt.Errorf("make %s: %w", f, err)
+		}
+	}
+	return nil
+}
+
+// machine is one running QEMU.
+type machine struct {
+	cfg   *Config
+	dir   string
+	res   *Result
+	on    func(Event)
+	start time.Time
+	bye   bool
+	// fileErr is the first piece of a file that did not fit the ones before.
+	fileErr error
+}
+
+func (m *machine) emit(e Event) {
+	e.Time = time.Since(m.start)
+	m.on(e)
+}
+
+// poll is how often the frames are looked at. They arrive in a file, see
+// outputPort; looking costs a read of nothing.
+const poll = 5 * time.Millisecond
+
+func (m *machine) run(ctx context.Context) error {
+	said, err := os.OpenFile(filepath.Join(m.dir, qemuFile), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return fmt.Errorf("open QEMU's log: %w", err)
+	}
+	defer said.Close()
+	frames, err := os.Open(filepath.Join(m.dir, framesFile))
+	if err != nil {
+		return fmt.Errorf("open frames: %w", err)
+	}
+	defer frames.Close()
+
+	cmd := exec.Command(QEMU, m.res.Args...)
+	cmd.Stdout, cmd.Stderr = said, said
+	m.start = time.Now()
+	ended, err := startTied(cmd)
+	if err != nil {
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	limitCPUTime(cmd.Process.Pid, m.cfg)
+	m.emit(Event{Kind: EventStart, Step: -1})
+
+	timeout := time.NewTimer(m.cfg.Timeout)
+	defer timeout.Stop()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	var dec guestproto.Decoder
+	buf := make([]byte, 1<<20)
+	drain := func() {
+		for m.res.StreamErr == nil {
+			n, _ := frames.Read(buf)
+			if n == 0 {
+				return
+			}
+			dec.Write(buf[:n])
+			m.frames(&dec)
+		}
+	}
+	end := End("")
+	kill := func(why End) {
+		end = why
+		// The whole group: QEMU has no children now, but a later option
+		// may give it some.
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		<-ended
+	}
+loop:
+	for {
+		select {
+		case <-ended:
+			break loop
+		case <-tick.C:
+			drain()
+		case <-timeout.C:
+			kill(Timeout)
+			break loop
+		case <-ctx.Done():
+			kill(Killed)
+			break loop
+		}
+	}
+	m.res.Duration = time.Since(m.start)
+	drain()
+	if m.res.StreamErr == nil && dec.Pending() > 0 {
+		m.res.StreamErr = errors.New("frames end inside a frame")
+	}
+	if m.res.StreamErr == nil {
+		m.res.StreamErr = m.fileErr
+	}
+	if end == "" {
+		end = Crashed
+		if m.bye && cmd.ProcessState.ExitCode() == guestproto.ExitStatus {
+			end = Exited
+		}
+	}
+	m.res.End = end
+	m.emit(Event{Kind: EventExit, Step: -1})
+	return nil
+}
+
+// startTied starts a process that does not outlive us, whatever becomes of us:
+// the kernel kills it when the thread that started it ends. That thread
+// therefore has to live as long as the process does.
+func startTied(cmd *exec.Cmd) (ended <-chan struct{}, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	done := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
+		cmd.Wait() // the state is in cmd.ProcessState
+		close(done)
+	}()
+	return done, <-started
+}
+
+// limitCPUTime is the last rope: a QEMU that has escaped everything else is
+// ended by the kernel when it has burnt more than it could have in its time.
+func limitCPUTime(pid int, cfg *Config) {
+	s := uint64((cfg.Timeout + 2*time.Minute).Seconds()) * uint64(cfg.CPUs+2)
+	// The process is ours, and without the limit it merely has a rope less.
+	_ = unix.Prlimit(pid, unix.RLIMIT_CPU, &unix.Rlimit{Cur: s, Max: s}, nil)
+}
+
+func (m *machine) frames(dec *guestproto.Decoder) {
+	for {
+		f, ok, err := dec.Next()
+		if err != nil {
+			m.res.StreamErr = err
+			return
+		}
+		if !ok {
+			return
+		}
+		m.frame(f)
+	}
+}
+
+func (m *machine) frame(f guestproto.Frame) {
+	switch f.Type {
+	case guestproto.TypeHello:
+		if err := json.Unmarshal(f.Payload, &m.res.Hello); err != nil {
+			m.res.StreamErr = fmt.Errorf("parse hello: %w", err)
+			return
+		}
+		m.res.BootTime = time.Since(m.start)
+		m.emit(Event{Kind: EventHello, Step: -1})
+		return
+	case guestproto.TypeBye:
+		m.bye = true
+		return
+	case guestproto.TypeAgentError:
+		m.res.AgentError = string(f.Payload)
+		return
+	}
+	if int64(f.Step) >= int64(len(m.res.Steps)) {
+		m.res.StreamErr = fmt.Errorf("frame of type %d names step %d of %d", f.Type, f.Step, len(m.res.Steps))
+		return
+	}
+	s := &m.res.Steps[f.Step]
+	e := Event{Step: int(f.Step), Name: s.Name, Data: f.Payload}
+	switch f.Type {
+	case guestproto.TypeStepBegin:
+		e.Kind, e.Data = EventStepBegin, nil
+	case guestproto.TypeStdout:
+		e.Kind = EventStdout
+		s.Stdout = append(s.Stdout, f.Payload...)
+	case guestproto.TypeStderr:
+		e.Kind = EventStderr
+		s.Stderr = append(s.Stderr, f.Payload...)
+	case guestproto.TypeFile:
+		p, err := guestproto.ParseFilePiece(f.Payload)
+		if err != nil {
+			m.res.StreamErr = err
+			return
+		}
+		if s.Files == nil {
+			s.Files = map[string][]byte{}
+		}
+		if uint64(len(s.Files[p.Path])) != p.Offset && m.fileErr == nil {
+			m.fileErr = fmt.Errorf("file %s: a piece at %d follows %d bytes", p.Path, p.Offset, len(s.Files[p.Path]))
+		}
+		s.Files[p.Path] = append(s.Files[p.Path], p.Data...)
+		e.Kind, e.Path, e.Data = EventFile, p.Path, p.Data
+	case guestproto.TypeStepEnd:
+		if err := json.Unmarshal(f.Payload, &e.End); err != nil {
+			m.res.StreamErr = fmt.Errorf("parse end of step: %w", err)
+			return
+		}
+		e.Kind, e.Data = EventStepEnd, nil
+		s.Ran = true
+		s.ExitCode, s.Signal, s.TimedOut = e.End.ExitCode, e.End.Signal, e.End.TimedOut
+		s.DurationNS, s.Error = e.End.DurationNS, e.End.Error
+	default:
+		m.res.StreamErr = fmt.Errorf("frame of unknown type %d", f.Type)
+		return
+	}
+	m.emit(e)
+}
+
+// stepConsole cuts out what the console says between the marks of a step. A
+// step whose end is missing reaches to the end of the log.
+func stepConsole(log []byte, n int, name string) []byte {
+	begin := []byte(fmt.Sprintf("wflp: step %d begin %s", n, name))
+	end := []byte(fmt.Sprintf("wflp: step %d end %s", n, name))
+	i := bytes.Index(log, begin)
+	if i < 0 {
+		return nil
+	}
+	rest := log[i+len(begin):]
+	if nl := bytes.IndexByte(rest, '\n'); nl >= 0 {
+		rest = rest[nl+1:]
+	}
+	if j := bytes.Index(rest, end); j >= 0 {
+		rest = rest[:j]
+		rest = rest[:bytes.LastIndexByte(rest, '\n')+1]
+	}
+	return rest
+}
