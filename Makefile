@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The front door. Everything real is in `wflp` and in the Makefiles below it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# What a caller may set.
+PROFILE ?= quick
+OUT ?= out/$(PROFILE)
+VARIANT ?= release
+TREE ?= build/linux
+
+# The cache holds a Go toolchain where the machine's own is too old.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/wflp
+export PATH := $(CACHE)/go/bin:$(PATH)
+# One toolchain for all: never one that a go.mod line fetches behind our back.
+export GOTOOLCHAIN := local
+export GOFLAGS := -buildvcs=false
+
+WFLP := build/wflp
+
+##@ Using it
+
+.PHONY: help
+help: ## show this
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nVariables: PROFILE=quick|full OUT=DIR VARIANT=release|stock|debug|kasan TREE=DIR\n'
+
+.PHONY: bootstrap
+bootstrap: ## install what is missing: Debian packages (root or sudo), Go
+	@tools/bootstrap.sh
+
+.PHONY: evaluate
+evaluate: build ## build, boot, patch, check, compare and report into OUT
+	@$(WFLP) evaluate -profile $(PROFILE) -out $(OUT)
+
+.PHONY: figures
+figures: build ## make figures and report in OUT again from its records
+	@$(WFLP) figures -out $(OUT)
+
+.PHONY: doctor
+doctor: build ## say what this machine can do and what it lacks
+	@$(WFLP) doctor
+
+##@ Kernel
+
+.PHONY: kernel
+kernel: build ## build the kernel VARIANT
+	@$(WFLP) kernel build $(VARIANT)
+
+.PHONY: kernel-tree
+kernel-tree: build ## make a git tree of the kernel with the series, in TREE
+	@$(WFLP) kernel tree $(TREE)
+
+.PHONY: kernel-patches
+kernel-patches: build ## write the commits in TREE to kernel/patches
+	@$(WFLP) kernel patches $(TREE)
+
+##@ Working on it
+
+.PHONY: build
+build: bootstrap ## build the wflp program
+	@mkdir -p build && go build -trimpath -o $(WFLP) ./cmd/wflp
+
+.PHONY: clean
+clean: ## remove build/ (kernels and other slow things stay in the cache)
+	rm -rf build

@@ -1,0 +1,128 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Make a fresh Debian machine able to build, run and evaluate: Debian packages
+# by apt-get, as root or by sudo, only those that are missing; and Go, where
+# the machine has none or one that is too old.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Package, and a file that shows that what is needed of it is there. The file
+# and not the package: a machine may have it from elsewhere.
+packages=(
+	"gcc            gcc"
+	"libc6-dev      /usr/lib/x86_64-linux-gnu/libc.a"
+	"make           make"
+	"binutils       ld"
+	"bison          bison"
+	"flex           flex"
+	"bc             bc"
+	"libelf-dev     /usr/include/libelf.h"
+	"perl           perl"
+	"rsync          rsync"
+	"xz-utils       xz"
+	"git            git"
+	"dpkg-dev       dpkg-deb"
+	"sparse         sparse"
+	"pkg-config     pkg-config"
+	"man-db         man"
+	"ca-certificates /etc/ssl/certs/ca-certificates.crt"
+	"busybox-static @static:/bin/busybox"
+	"qemu-system-x86 qemu-system-x86_64"
+)
+
+say() { printf 'bootstrap: %s\n' "$*" >&2; }
+
+have() {
+	case $1 in
+	@static:*) [ -x "${1#@static:}" ] && ! ldd "${1#@static:}" >/dev/null 2>&1 ;;
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null 2>&1 ;;
+	esac
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		env DEBIAN_FRONTEND=noninteractive "$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		sudo DEBIAN_FRONTEND=noninteractive "$@"
+	else
+		say "this needs root or sudo: $*"
+		return 1
+	fi
+}
+
+updated=
+install() {
+	if [ -z "$updated" ]; then
+		as_root apt-get -q update >&2
+		updated=1
+	fi
+	as_root apt-get -q install -y --no-install-recommends "$@" >&2
+}
+
+missing=()
+for row in "${packages[@]}"; do
+	read -r package file <<<"$row"
+	have "$file" || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+	say "installing ${missing[*]}"
+	install "${missing[@]}"
+fi
+
+# Go. go.mod states the least version; where the machine has less, this exact
+# toolchain is fetched as a module and checked against this sum, which is the
+# one the public checksum database holds.
+go_pin=go1.26.8
+go_sum=h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/wflp
+need=$(awk '$1 == "go" {print $2}' go.mod)
+PATH=$cache/go/bin:$PATH
+
+new_enough() {
+	local v
+	v=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+	v=${v#go}
+	v=${v%% *}
+	[ "$(printf '%s\n%s\n' "$need" "$v" | sort -V | head -n 1)" = "$need" ]
+}
+
+if ! command -v go >/dev/null 2>&1 || ! new_enough "$(command -v go)"; then
+	say "Go $need or newer is needed: fetching $go_pin"
+	# A Go that can fetch modules, however old: it knows where modules come
+	# from (GOPROXY, or its own default), so that we need not.
+	old=$(command -v go || true)
+	for g in /usr/lib/go-*/bin/go; do
+		[ -n "$old" ] || [ ! -x "$g" ] || old=$g
+	done
+	if [ -z "$old" ]; then
+		install golang-go
+		old=$(command -v go)
+	fi
+	tmp=$(mktemp -d)
+	trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
+	# Not inside a module, and not into the user's module cache: read-only
+	# files there would be in the way of the rename below.
+	version=v0.0.1-$go_pin.linux-amd64
+	got=$(cd "$tmp" && GO111MODULE=on GOFLAGS= GOTOOLCHAIN=local GOMODCACHE=$tmp/mod "$old" mod download -json "golang.org/toolchain@$version")
+	sum=$(sed -n 's/^\t"Sum": "\(.*\)",\{0,1\}$/\1/p' <<<"$got")
+	if [ "$sum" != "$go_sum" ]; then
+		say "golang.org/toolchain@$version has sum '$sum', pinned is '$go_sum'"
+		exit 1
+	fi
+	dir=$tmp/mod/golang.org/toolchain@$version
+	# Modules carry no executable bits; Go itself restores these when it
+	# switches toolchains.
+	chmod -R u+w "$dir"
+	chmod +x "$dir"/bin/* "$dir"/pkg/tool/*/* 2>/dev/null || true
+	mkdir -p "$cache"
+	rm -rf "$cache/go.new" "$cache/go.old"
+	cp -a "$dir" "$cache/go.new"
+	[ ! -e "$cache/go" ] || mv "$cache/go" "$cache/go.old"
+	mv "$cache/go.new" "$cache/go"
+	rm -rf "$cache/go.old"
+	new_enough "$cache/go/bin/go" || { say "the fetched Go does not run"; exit 1; }
+	say "Go is in $cache/go"
+fi
