@@ -62,7 +62,7 @@ const (
 // Kinds of record. A kind with RecordExec set is the execution of the function
 // in its other bits; the machine code itself writes such a record.
 const (
-	RecordTxn      = 1  // a = TxnMoved, TxnChild; b = generation; c = ns before the quiescence point
+	RecordTxn      = 1  // a = Txn bits; b = generation; c = ns before the quiescence point
 	RecordMoved    = 2  // a = 1 moved, 0 only held up; b = generation; c = ns after the quiescence point
 	RecordReqStart = 3  // b = request; c = ns
 	RecordReqEnd   = 4  // b = request; c = ns
@@ -81,6 +81,7 @@ const (
 const (
 	TxnMoved = 1 // the quiescence point before it moved the thread
 	TxnChild = 2 // run by a forked child, reported by its parent
+	TxnEmpty = 4 // a quiescence point passed while waiting for work
 )
 
 // Why a thread ended.
@@ -226,7 +227,7 @@ type TraceHeader struct {
 	Strategy       uint32
 	Seed           uint64
 	End            uint32
-	CPUs           uint32
+	CPUCount       uint32
 	BaseGeneration uint64 // before the first patch
 	LastGeneration uint64 // after the last
 	StartNS        uint64 // time 0 of the spec

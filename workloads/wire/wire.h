@@ -44,7 +44,7 @@
  * Kinds of record. A kind with RecordExec set is the execution of the function
  * in its other bits; the machine code itself writes such a record.
  */
-#define WIRE_RECORD_TXN 1 /* a = TxnMoved, TxnChild; b = generation; c = ns before the quiescence point */
+#define WIRE_RECORD_TXN 1 /* a = Txn bits; b = generation; c = ns before the quiescence point */
 #define WIRE_RECORD_MOVED 2 /* a = 1 moved, 0 only held up; b = generation; c = ns after the quiescence point */
 #define WIRE_RECORD_REQ_START 3 /* b = request; c = ns */
 #define WIRE_RECORD_REQ_END 4 /* b = request; c = ns */
@@ -61,6 +61,7 @@
 /* Bits in a of RecordTxn. */
 #define WIRE_TXN_MOVED 1 /* the quiescence point before it moved the thread */
 #define WIRE_TXN_CHILD 2 /* run by a forked child, reported by its parent */
+#define WIRE_TXN_EMPTY 4 /* a quiescence point passed while waiting for work */
 
 /* Why a thread ended. */
 #define WIRE_DEATH_DONE 0 /* it did what its spec asks */
@@ -270,7 +271,7 @@ struct wire_trace_header {
 	uint32_t strategy;
 	uint64_t seed;
 	uint32_t end;
-	uint32_t cp_us;
+	uint32_t cpu_count;
 	uint64_t base_generation; /* before the first patch */
 	uint64_t last_generation; /* after the last */
 	uint64_t start_ns; /* time 0 of the spec */
@@ -296,7 +297,7 @@ _Static_assert(offsetof(struct wire_trace_header, version) == 8, "offset");
 _Static_assert(offsetof(struct wire_trace_header, strategy) == 12, "offset");
 _Static_assert(offsetof(struct wire_trace_header, seed) == 16, "offset");
 _Static_assert(offsetof(struct wire_trace_header, end) == 24, "offset");
-_Static_assert(offsetof(struct wire_trace_header, cp_us) == 28, "offset");
+_Static_assert(offsetof(struct wire_trace_header, cpu_count) == 28, "offset");
 _Static_assert(offsetof(struct wire_trace_header, base_generation) == 32, "offset");
 _Static_assert(offsetof(struct wire_trace_header, last_generation) == 40, "offset");
 _Static_assert(offsetof(struct wire_trace_header, start_ns) == 48, "offset");
