@@ -160,7 +160,7 @@ func (g *gen) patches(fs []Function, n int, start, gap float64) []Patch {
 type WildParams struct {
 	Patches int     // default 40 to 70
 	GapUS   float64 // mean time between two, default 300 to 900
-	// Records is roughly how many evidence records the run leaves: default 9000.
+	// Records is roughly how many evidence records the run leaves: default 12000.
 	Records int
 }
 
@@ -174,7 +174,7 @@ func Wild(seed uint64, p WildParams) *Spec {
 		p.GapUS = float64(g.in(300, 900))
 	}
 	if p.Records == 0 {
-		p.Records = 9000
+		p.Records = 12000
 	}
 	s := &Spec{Format: Format, Seed: seed, Shape: Correctness, WatchdogMS: 20000}
 	g.f.Fuzz(&s.Text.Backing)
