@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the library share.  Nothing here is exported from the
+ * shared object; the tests link the archive and may replace wflp_sys.
+ *
+ * Lock order: text_lock, then G.lock.  No system call that can sleep is made
+ * under G.lock: registration of a thread waits at most for a walk of the list.
+ */
+#ifndef WFLP_INTERNAL_H
+#define WFLP_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "wflp.h"
+#include "wflp/mm_view.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+
+#define load_acquire(p)		__atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define load_seq(p)		__atomic_load_n((p), __ATOMIC_SEQ_CST)
+#define load_relaxed(p)		__atomic_load_n((p), __ATOMIC_RELAXED)
+#define store_release(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define store_relaxed(p, v)	__atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define swap_seq(p, v)		__atomic_exchange_n((p), (v), __ATOMIC_SEQ_CST)
+
+/*
+ * Everything that the library asks of the machine, in one table: the tests put
+ * a model of the kernel, or one that fails, in its place.  All return -errno.
+ */
+struct wflp_sys {
+	int (*view_create)(unsigned int flags);
+	int (*view_enter)(int fd, unsigned int flags);
+	long (*view_ctl)(int fd, unsigned int op, void *arg, size_t size);
+	ssize_t (*view_read)(int fd, void *buf, size_t len, uintptr_t addr);
+	ssize_t (*view_write)(int fd, const void *buf, size_t len, uintptr_t addr);
+	int (*view_close)(int fd);
+	/* id of the view that a thread of this process is in, 0 = base */
+	int64_t (*thread_view)(pid_t tid);
+	/* some thread of this process that is in that view, 0 = none found */
+	pid_t (*thread_in_view)(uint64_t id);
+
+	/* the text in place: /proc/self/mem */
+	int (*mem_open)(void);
+	ssize_t (*mem_read)(int fd, void *buf, size_t len, uintptr_t addr);
+	ssize_t (*mem_write)(int fd, const void *buf, size_t len, uintptr_t addr);
+	/* 0, or -errno where the kernel has no SYNC_CORE command */
+	int (*sync_core_register)(void);
+	int (*sync_core)(void);
+
+	void *(*alloc)(size_t size);
+};
+extern struct wflp_sys wflp_sys HIDDEN;
+
+struct edit {
+	uintptr_t addr;
+	const uint8_t *old_bytes;
+	const uint8_t *new_bytes;
+	size_t len;
+};
+
+/* A ticket.  Protected by G.lock, but for edits, which the patcher owns. */
+struct job {
+	struct job *next;	/* all that are remembered, newest first */
+	struct job *queue_next;
+	int64_t ticket;
+	struct wflp_report rep;
+	unsigned int waiters;	/* wflp_wait() calls that hold a pointer to it */
+	size_t n;
+	struct edit *edits;	/* NULL once finished */
+};
+
+/* A registered thread.  Exists, with its TLS, as long as it is in the list. */
+struct thread {
+	struct thread *prev, *next;	/* G.lock */
+	struct wflp_self *self;
+	pid_t tid;
+	uint64_t serial;	/* tells a thread from a later one of the same tid */
+	uint64_t generation;	/* atomic; UINT64_MAX until first known */
+	uint64_t seen;		/* private: what the last move returned with */
+	/*
+	 * Atomic.  The epoch for which this thread is still counted in
+	 * P.remaining, 0 if none.  Whoever swaps it to 0 - the thread, or the
+	 * patcher for a sleeping one - does the subtraction, so each thread is
+	 * subtracted exactly once, however both sides race.
+	 */
+	uint64_t owed;
+};
+
+/*
+ * The patch in progress, as its threads see it.  Patches are strictly serial
+ * and none ends before remaining (and leaving) is 0, so whoever holds a claim
+ * (see thread.owed) writes to the patch that it was counted for.
+ */
+struct progress {
+	uint32_t remaining;	/* threads that have not arrived */
+	uint32_t leaving;	/* barrier: threads parked that were counted */
+	uint32_t pulled;	/* threads that were over while asleep */
+	uint64_t first_ns, last_ns;
+};
+
+/*
+ * Where threads are to go, in one word so that it is read in one piece: a
+ * thread that read the view of one patch and the number of the next would
+ * believe itself over while it is not.
+ * High 40 bits: epoch (waitfree: the generation).  Low 24: view fd + 1.
+ */
+#define TARGET_FD_BITS	24
+#define TARGET_FD_MAX	((1 << TARGET_FD_BITS) - 2)
+
+static inline uint64_t target_make(uint64_t epoch, int fd)
+{
+	return epoch << TARGET_FD_BITS | (uint64_t)(fd + 1);
+}
+
+static inline uint64_t target_epoch(uint64_t target)
+{
+	return target >> TARGET_FD_BITS;
+}
+
+static inline int target_fd(uint64_t target)
+{
+	return (int)(target & ((1 << TARGET_FD_BITS) - 1)) - 1;
+}
+
+enum lib_state { LIB_OFF, LIB_STARTING, LIB_ON, LIB_STOPPING };
+
+#define VIEWS_MAX 64
+#define REPORTS_KEPT 256
+
+/* A view that has been superseded and is waited on until it is empty. */
+struct old_view {
+	int fd;
+	uint64_t id;
+	uint64_t generation;
+	int64_t ticket;		/* of the patch that superseded it */
+};
+
+struct global {
+	pthread_mutex_t lock;
+	pthread_cond_t changed;		/* some report changed */
+	enum lib_state state;
+	enum wflp_strategy strategy;
+	pthread_t patcher;
+	int event_fd;			/* wakes the patcher */
+
+	struct thread *threads, *threads_last;	/* in order of serial */
+	size_t nthreads;
+	uint64_t serial;
+
+	struct job *jobs;		/* remembered, newest first */
+	struct job *queue, **queue_tail;
+	size_t unfinished;		/* queued or before LAST_OVER */
+	int64_t last_ticket;
+
+	uint64_t target;		/* atomic */
+	uint64_t newest;		/* atomic: newest published generation */
+	uint32_t released;		/* atomic, futex: barrier epochs let go */
+	struct progress p;		/* atomics */
+
+	/* the patcher's own, but changed under the lock, for fork_child() */
+	int new_fd;			/* the view being made */
+	uint64_t view_id;		/* of the newest view */
+	struct old_view old[VIEWS_MAX];
+	size_t nold;
+	int mem_fd;
+	bool sync_core;			/* the kernel does it for us */
+};
+extern struct global G HIDDEN;
+
+/* Held while text is changed in place; fork() waits for it. */
+extern pthread_mutex_t text_lock HIDDEN;
+
+/* wflp.c */
+uint64_t wflp_now(void) HIDDEN;
+void wflp_notify(void) HIDDEN;
+bool wflp_claim(struct thread *t, uint64_t epoch, bool asleep, bool park) HIDDEN;
+void wflp_over(void) HIDDEN;
+
+/* patcher.c */
+void *wflp_patcher(void *arg) HIDDEN;
+void wflp_jobs_forget(bool all) HIDDEN;
+
+/* text.c */
+int wflp_text_check(const struct edit *e, size_t n, int32_t *bad) HIDDEN;
+int wflp_text_verify(ssize_t (*rd)(int, void *, size_t, uintptr_t), int fd,
+		     const struct edit *e, size_t n, int32_t *bad) HIDDEN;
+int wflp_text_write(int fd, const struct edit *e, size_t n, int32_t *bad) HIDDEN;
+
+#endif /* WFLP_INTERNAL_H */
