@@ -17,8 +17,6 @@ import (
 	"sort"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // recipeVersion stands for everything in this file that shapes a kernel but is
@@ -201,7 +199,7 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 	if isDir(dir) {
 		return openBuilt(dir)
 	}
-	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "build-"+variant), unix.LOCK_EX, b.Log)
+	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "build-"+variant), b.Log)
 	if err != nil {
 		return Built{}, err
 	}
@@ -214,17 +212,15 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 
 func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error) {
 	start := time.Now()
-	srcDir, release := p.src.dir, func() {}
+	srcDir := p.src.dir
 	if p.variant.Series {
 		var err error
-		if srcDir, release, err = b.patchedTree(ctx, p.src, p.series); err != nil {
+		if srcDir, err = b.patchedTree(ctx, p.src, p.variant.Name, p.series); err != nil {
 			return Built{}, err
 		}
 	}
-	defer release()
-
 	name := p.variant.Name
-	obj := filepath.Join(b.CacheDir, "build", name+"-"+filepath.Base(srcDir))
+	obj := filepath.Join(b.CacheDir, "build", name+"-"+filepath.Base(p.src.dir))
 	if err := os.MkdirAll(obj, 0o755); err != nil {
 		return Built{}, fmt.Errorf("make build directory: %w", err)
 	}

@@ -76,8 +76,8 @@ func lastLines(s string, n int) string {
 }
 
 // lockFile takes a lock that dies with this process, so that a crash leaves
-// nothing to clean up. how is unix.LOCK_SH or unix.LOCK_EX.
-func lockFile(ctx context.Context, path string, how int, log io.Writer) (unlock func(), err error) {
+// nothing to clean up.
+func lockFile(ctx context.Context, path string, log io.Writer) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make lock directory: %w", err)
 	}
@@ -87,7 +87,7 @@ func lockFile(ctx context.Context, path string, how int, log io.Writer) (unlock 
 	}
 	told := false
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { f.Close() }, nil
 		}

@@ -15,8 +15,6 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Patch is one patch of a series.
@@ -88,39 +86,22 @@ type treeState struct {
 	Touched []string `json:"touched"`
 }
 
-// patchedTree returns a source tree with the series applied, and holds it
-// still until release is called.
+// patchedTree returns the source tree of a variant with the series applied.
+// The caller holds the variant's lock until its build is over.
 //
-// There is one such tree, and it is changed in place: only files whose content
-// differs are written, so their time stamps tell make what to compile again.
-// A tree per series would be simpler and would cost a full build for each edit
-// of a patch, since the objects' dependency files name the tree.
-func (b *Builder) patchedTree(ctx context.Context, src source, series []Patch) (dir string, release func(), err error) {
-	dir = filepath.Join(b.CacheDir, "tree", filepath.Base(src.dir))
-	lock := filepath.Join(b.CacheDir, "locks", "tree")
+// A variant has one such tree, and it is changed in place: only files whose
+// content differs are written, so their time stamps tell make what to compile
+// again. A tree per series would be simpler and would cost a full build for
+// each edit of a patch, since the objects' dependency files name the tree. One
+// tree for all variants would have them wait for each other.
+func (b *Builder) patchedTree(ctx context.Context, src source, variant string, series []Patch) (string, error) {
+	dir := filepath.Join(b.CacheDir, "tree", variant+"-"+filepath.Base(src.dir))
 	want := treeState{Source: src.DebSHA256, Digest: seriesDigest(series)}
-	for {
-		release, err := lockFile(ctx, lock, unix.LOCK_SH, b.Log)
-		if err != nil {
-			return "", nil, err
-		}
-		have := readTreeState(dir)
-		if have.Source == want.Source && have.Digest == want.Digest && isDir(dir) {
-			return dir, release, nil
-		}
-		release()
-		// A lock cannot be turned from shared to exclusive and back in one
-		// step, so what was decided under one is looked at again under the next.
-		release, err = lockFile(ctx, lock, unix.LOCK_EX, b.Log)
-		if err != nil {
-			return "", nil, err
-		}
-		err = b.syncTree(ctx, src, dir, series, want)
-		release()
-		if err != nil {
-			return "", nil, err
-		}
+	have := readTreeState(dir)
+	if have.Source == want.Source && have.Digest == want.Digest && isDir(dir) {
+		return dir, nil
 	}
+	return dir, b.syncTree(ctx, src, dir, series, want)
 }
 
 func treeStatePath(dir string) string { return dir + ".json" }

@@ -15,8 +15,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Pin names one exact kernel source: a Debian package, its version, and the
@@ -70,7 +68,7 @@ func (b *Builder) ensureSource(ctx context.Context) (source, error) {
 	if isDir(src.dir) {
 		return src, nil
 	}
-	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "source"), unix.LOCK_EX, b.Log)
+	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "source"), b.Log)
 	if err != nil {
 		return source{}, err
 	}
