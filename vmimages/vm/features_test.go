@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package vm
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/wflp/wflp/kernel"
+)
+
+func TestFeatures(t *testing.T) {
+	for _, tc := range []struct {
+		f            feature
+		qemu, kernel string
+	}{
+		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 nokaslr norandmaps"},
+		{execution{Measured, 7}, "-M pc -accel kvm -cpu host", ""},
+		{execution{Fast, 7}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable"},
+		{
+			execution{Deterministic, 7},
+			"-M pc -accel tcg,thread=single -icount shift=4,sleep=off -rtc base=2024-01-01T00:00:00,clock=vm -seed 7 -cpu max",
+			"tsc_early_khz=1000000 tsc=reliable",
+		},
+		{memory(256), "-m 256M", ""},
+		{processors(64), "-smp 64", ""},
+		{console("/a,b"), "-serial file:/a,,b", "console=ttyS0"},
+		{exitDevice{}, "-device isa-debug-exit,iobase=0xf4,iosize=1", ""},
+		{
+			outputPort{"/o", "p"},
+			"-device virtio-serial-pci,ioeventfd=off -chardev file,id=out,path=/o -device virtserialport,chardev=out,name=p", "",
+		},
+		{bootFiles{"/k", "/i"}, "-kernel /k -initrd /i", ""},
+		{kernelWords{"a=b", "c"}, "", "a=b c"},
+	} {
+		if got := strings.Join(tc.f.qemu(), " "); got != tc.qemu {
+			t.Errorf("%#v: qemu\n got %s\nwant %s", tc.f, got, tc.qemu)
+		}
+		if got := strings.Join(tc.f.kernel(), " "); got != tc.kernel {
+			t.Errorf("%#v: kernel\n got %s\nwant %s", tc.f, got, tc.kernel)
+		}
+	}
+}
+
+func TestKernelLineIsOneArgument(t *testing.T) {
+	got := arguments([]feature{memory(64), console("/c"), kernelWords{"x"}})
+	want := []string{"-m", "64M", "-serial", "file:/c", "-append", "console=ttyS0 x"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestKernelImagePerModeAndVariant(t *testing.T) {
+	for _, tc := range []struct {
+		mode    Mode
+		variant string
+		want    string
+	}{
+		{Fast, "release", "/k/vmlinux"},
+		{Deterministic, "debug", "/k/vmlinux"},
+		{Measured, "release", "/k/bzImage"},
+		{Fast, "kasan", "/k/bzImage"},
+	} {
+		args, err := Command(Config{Mode: tc.mode, Kernel: kernel.Built{Variant: tc.variant, Dir: "/k"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.Index(args, "-kernel")
+		if args[i+1] != tc.want {
+			t.Errorf("%s %s: boots %s, want %s", tc.mode, tc.variant, args[i+1], tc.want)
+		}
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	for name, cfg := range map[string]Config{
+		"no mode":     {},
+		"odd mode":    {Mode: "slow"},
+		"many cpus":   {Mode: Fast, CPUs: MaxCPUs + 1},
+		"minus cpus":  {Mode: Fast, CPUs: -1},
+		"little room": {Mode: Fast, MemMiB: 32},
+	} {
+		if _, err := Command(cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := Command(Config{Mode: Fast}); err != nil {
+		t.Errorf("defaults: %v", err)
+	}
+}
