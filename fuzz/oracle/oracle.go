@@ -209,10 +209,13 @@ func checkEnd(v *verdict, run Run) {
 	case e.Code != wire.EndComplete:
 		v.note(Broken, "the executor exited with status %d", e.Code)
 	}
+	// Whoever exits with one of these has written a trace; from others none is
+	// expected, and how they ended says enough.
+	owed := run.End == End{} || run.End == End{Code: wire.EndHang} || run.End == End{Code: wire.EndCrash}
 	switch {
-	case run.Trace == nil && run.TraceErr != nil:
+	case run.Trace == nil && owed && run.TraceErr != nil:
 		v.note(Broken, "no trace: %v", run.TraceErr)
-	case run.Trace == nil && run.End == End{}:
+	case run.Trace == nil && owed:
 		v.note(Broken, "no trace")
 	case run.Trace != nil && run.Trace.Seed != run.Spec.Seed || run.Trace != nil && run.Trace.Strategy != run.Strategy:
 		v.note(Broken, "the trace is of another run")

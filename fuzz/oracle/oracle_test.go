@@ -361,7 +361,6 @@ func TestNeitherPassNorViolation(t *testing.T) {
 		"timed out":     {Unknown, func(r *Run) { r.Trace, r.End = nil, End{TimedOut: true} }},
 		"machine gone":  {Unknown, func(r *Run) { r.Trace, r.End = nil, End{NotRun: true} }},
 		"killed":        {Unknown, func(r *Run) { r.Trace, r.End = nil, End{Signal: "SIGKILL"} }},
-		"watchdog":      {Unknown, func(r *Run) { r.Trace, r.End = nil, End{Code: wire.EndHang} }},
 		"no views":      {Unsupported, func(r *Run) { r.Trace, r.End, r.HasViews = nil, End{Code: wire.EndUnsupported}, false }},
 		"says no views": {Broken, func(r *Run) { r.Trace, r.End = nil, End{Code: wire.EndUnsupported} }},
 		"unsupported barrier": {Broken, func(r *Run) {
