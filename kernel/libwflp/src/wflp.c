@@ -228,6 +228,7 @@ int wflp_quiescent_slow(void)
 int wflp_offline(void)
 {
 	struct thread *t = me;
+	int saved = errno;
 
 	if (!t)
 		return -ESRCH;
@@ -244,6 +245,7 @@ int wflp_offline(void)
 	/* Arrived, without parking.  pending stays, so online sees to the rest. */
 	if (load_seq(&wflp_self.pending))
 		wflp_claim(t, target_epoch(load_acquire(&G.target)), true, false);
+	errno = saved;
 	return 0;
 }
 
