@@ -1,2 +1,598 @@
 // SPDX-License-Identifier: Apache-2.0
-int main(void) { return 0; }
+/*
+ * wflp-micro: what single operations cost.
+ *
+ *   wflp-micro ops [options]   the calls of the mechanism, and fork beside them
+ *     --resident L  resident sizes in MiB      --mappings L  numbers of mappings
+ *     --views L     views that exist besides   --threads L   threads asleep besides
+ *     (each list is a sweep of its own, all other factors at their least)
+ *   wflp-micro mm [options]    what everyone else pays: faults, mappings, ...
+ *     --base NAME   what to call the setting without views (base, or stock)
+ *   both: --reps N  --batch N  --seed N
+ *
+ * Each line of output is a JSON object: one measured batch, raw, warm-up
+ * included; or {"unsupported": ..., "why": ...} for what cannot be measured
+ * here.  Nothing is averaged or dropped.  Exit status 0 unless the arguments
+ * are wrong (64) or something failed that must not (66).
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <getopt.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "wflp/mm_view.h"
+
+#define PAGE 4096ul
+#define MIB (1ul << 20)
+#define CHUNK (2 * MIB)
+#define LIST 32
+
+static int reps = 20, batch = 256;
+static uint64_t seed = 1;
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void die(const char *what)
+{
+	fprintf(stderr, "wflp-micro: %s: %s\n", what, strerror(errno));
+	exit(66);
+}
+
+/* splitmix64: the order of settings must be repeatable, nothing more. */
+static uint64_t rnd(void)
+{
+	uint64_t z = seed += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+struct list {
+	long v[LIST];
+	int n;
+};
+
+static void parse_list(struct list *l, char *arg)
+{
+	l->n = 0;
+	for (char *s = strtok(arg, ","); s && l->n < LIST; s = strtok(NULL, ","))
+		l->v[l->n++] = strtol(s, NULL, 10);
+}
+
+/* ---- the mechanism ---- */
+
+/*
+ * Text to patch: "mov $1, %eax; ret" at the start of a page that lies in a
+ * chunk of its own, with room beside it for data that shares the chunk.
+ */
+static char *text;
+static int call_text(void) { return ((int (*)(void))(void *)text)(); }
+
+static void map_text(void)
+{
+	static const unsigned char code[] = { 0xb8, 1, 0, 0, 0, 0xc3 };
+	char *area = mmap(NULL, 2 * CHUNK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int fd = memfd_create("wflp-micro", MFD_CLOEXEC);
+
+	if (area == MAP_FAILED || fd < 0 || ftruncate(fd, PAGE) ||
+	    pwrite(fd, code, sizeof(code), 0) != sizeof(code))
+		die("make text");
+	area = (char *)(((uintptr_t)area + CHUNK - 1) & ~(CHUNK - 1));
+	text = mmap(area, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, 0);
+	close(fd);
+	if (text == MAP_FAILED || call_text() != 1)
+		die("map text");
+}
+
+static bool have_views(void)
+{
+	return mm_view_create(~0u) < 0 && errno == EINVAL;
+}
+
+static int view_create(void)
+{
+	int fd = mm_view_create(0);
+
+	if (fd < 0)
+		die("mm_view_create");
+	return fd;
+}
+
+static void view_write(int fd)
+{
+	static const unsigned char two[] = { 0xb8, 2 };
+
+	if (pwrite(fd, two, sizeof(two), (off_t)(uintptr_t)text) != sizeof(two))
+		die("write to view");
+}
+
+static void view_enter(int fd)
+{
+	if (mm_view_enter(fd, 0))
+		die("mm_view_enter");
+}
+
+static long view_ctl(int fd, unsigned int op)
+{
+	long r = mm_view_ctl(fd, op, NULL, 0);
+
+	if (r < 0)
+		die("mm_view_ctl");
+	return r;
+}
+
+static int view_make(void)
+{
+	int fd = view_create();
+
+	view_write(fd);
+	view_ctl(fd, MM_VIEW_SEAL);
+	return fd;
+}
+
+static void view_drop(int fd)
+{
+	view_ctl(fd, MM_VIEW_RETIRE);
+	close(fd);
+}
+
+/* ---- ops ---- */
+
+struct setting {
+	const char *sweep;
+	long resident_mib, mappings, views, threads;
+};
+
+static void line(const struct setting *s, const char *bench, int rep, long count, uint64_t ns)
+{
+	printf("{\"experiment\":\"E4\",\"bench\":\"%s\",\"sweep\":\"%s\",\"resident_kib\":%ld,\"mappings\":%ld,"
+	       "\"views\":%ld,\"threads\":%ld,\"rep\":%d,\"batch\":%ld,\"ns\":%llu}\n",
+	       bench, s->sweep, s->resident_mib * 1024, s->mappings, s->views, s->threads,
+	       rep, count, (unsigned long long)ns);
+}
+
+static void unsupported(const char *what, const char *sweep, long value, const char *why)
+{
+	printf("{\"unsupported\":\"%s\",\"sweep\":\"%s\",\"value\":%ld,\"why\":\"%s\"}\n", what, sweep, value, why);
+}
+
+static long available_mib(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	char buf[256];
+	long kib = 0;
+
+	while (f && fgets(buf, sizeof(buf), f))
+		if (sscanf(buf, "MemAvailable: %ld", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib / 1024;
+}
+
+/* Small pages, so that the size shows in page tables, as fork must copy them. */
+static void populate(long mib)
+{
+	char *p;
+
+	if (mib <= 0)
+		return;
+	p = mmap(NULL, (size_t)mib * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		die("map resident memory");
+	madvise(p, (size_t)mib * MIB, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < (size_t)mib * MIB; i += PAGE)
+		p[i] = 1;
+}
+
+/* Neighbours differ in protection, or the kernel would make one of them. */
+static void make_mappings(long n)
+{
+	char *p;
+
+	if (n <= 0)
+		return;
+	p = mmap(NULL, (size_t)n * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		die("map");
+	for (long i = 0; i < n; i++)
+		p[(size_t)i * PAGE] = 1;
+	for (long i = 0; i < n; i += 2)
+		if (mprotect(p + (size_t)i * PAGE, PAGE, PROT_READ))
+			die("split mapping");
+}
+
+static uint32_t gate;		/* futex: sleepers wait until it is 1 */
+static uint32_t asleep;
+static bool views_exist;
+
+static void *sleeper(void *arg)
+{
+	static __thread uint32_t word;
+
+	(void)arg;
+	word = MM_VIEW_WORD_OFFLINE;
+	if (views_exist && mm_view_ctl(-1, MM_VIEW_REGISTER, &word, sizeof(word)))
+		die("register");
+	__atomic_add_fetch(&asleep, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&gate, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &gate, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
+	return NULL;
+}
+
+static void start_sleepers(long n)
+{
+	pthread_attr_t attr;
+	pthread_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 32 * 1024);
+	for (long i = 0; i < n; i++)
+		if ((errno = pthread_create(&t, &attr, sleeper, NULL)))
+			die("start thread");
+	pthread_attr_destroy(&attr);
+	while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) < (uint32_t)n)
+		usleep(1000);
+	usleep(20000); /* from the last count to the futex */
+}
+
+#define TIMED(bench, count, op) do { \
+	uint64_t t_ = now_ns(); \
+	op; \
+	t_ = now_ns() - t_; \
+	line(s, bench, rep, count, t_); \
+} while (0)
+
+static void rep_views(const struct setting *s, int rep, int *last)
+{
+	long moved = 0;
+	int fd = -1;
+
+	TIMED("create", 1, fd = view_create());
+	TIMED("write", 1, view_write(fd));
+	TIMED("seal", 1, view_ctl(fd, MM_VIEW_SEAL));
+	view_enter(fd);
+	if (call_text() != 2)
+		die("the view does not show its code");
+	view_enter(-1);
+	if (call_text() != 1)
+		die("the base shows the view's code");
+	TIMED("enter", batch, for (int i = 0; i < batch; i += 2) { view_enter(fd); view_enter(-1); });
+	/* Moves every sleeper, out of the view of the repetition before. */
+	TIMED("pull", 1, moved = view_ctl(fd, MM_VIEW_PULL));
+	if (moved != s->threads)
+		die("pull did not move every sleeper");
+	/* What the last patch leaves behind when this one has taken its threads. */
+	if (*last >= 0) {
+		TIMED("retire", 1, view_ctl(*last, MM_VIEW_RETIRE));
+		TIMED("close", 1, close(*last));
+	}
+	*last = fd;
+}
+
+static void rep_fork(const struct setting *s, int rep)
+{
+	uint64_t t = now_ns(), returned;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	returned = now_ns();
+	if (pid < 0)
+		die("fork");
+	waitpid(pid, NULL, 0);
+	line(s, "fork-exit-wait", rep, 1, now_ns() - t);
+	line(s, "fork", rep, 1, returned - t);
+}
+
+static int bench_setting(const struct setting *s)
+{
+	int last = -1;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	views_exist = have_views();
+	map_text();
+	make_mappings(s->mappings);
+	populate(s->resident_mib);
+	start_sleepers(s->threads);
+	for (long i = 0; views_exist && i < s->views; i++)
+		view_make(); /* gone with the process */
+	for (int rep = 0; rep < reps; rep++) {
+		if (views_exist)
+			rep_views(s, rep, &last);
+		rep_fork(s, rep);
+	}
+	fflush(stdout);
+	_exit(0);
+}
+
+static void sweep(const char *name, const struct list *l, size_t field)
+{
+	for (int i = 0; i < l->n; i++) {
+		struct setting s = { .sweep = name, .resident_mib = 1 };
+		long need;
+		int status = 0;
+		pid_t pid;
+
+		*(long *)((char *)&s + field) = l->v[i];
+		/* Pages, page tables, and those again for a forked child. */
+		need = s.resident_mib + s.resident_mib / 128 + 24;
+		if (need > available_mib()) {
+			unsupported("ops", name, l->v[i], "not enough memory");
+			continue;
+		}
+		fflush(stdout);
+		/* A process of its own: nothing is left of the setting before. */
+		pid = fork();
+		if (!pid)
+			bench_setting(&s);
+		if (pid < 0 || waitpid(pid, &status, 0) != pid)
+			die("run setting");
+		if (status) {
+			fprintf(stderr, "wflp-micro: %s %ld: wait status %#x\n", name, l->v[i], status);
+			exit(66);
+		}
+	}
+}
+
+/* ---- mm ---- */
+
+enum where { BASE, BASE_VIEWS, IN_VIEW, WHERES };
+static const char *where_names[WHERES] = { "base", "base-views", "view" };
+
+static char *fresh(size_t len, char *at, int fd)
+{
+	int flags = MAP_PRIVATE | (fd < 0 ? MAP_ANONYMOUS : 0) | (at ? MAP_FIXED : 0);
+	char *p = mmap(at, len, PROT_READ | PROT_WRITE, flags, fd, 0);
+
+	if (p == MAP_FAILED)
+		die("map");
+	madvise(p, len, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static uint64_t touch(char *p, int n)
+{
+	uint64_t t = now_ns();
+
+	for (int i = 0; i < n; i++)
+		((volatile char *)p)[(size_t)i * PAGE] = 1;
+	return now_ns() - t;
+}
+
+static int data_fd = -1;
+
+static uint64_t b_fault_anon(void)
+{
+	size_t len = (size_t)batch * PAGE;
+	char *p = fresh(len, NULL, -1);
+	uint64_t ns = touch(p, batch);
+
+	munmap(p, len);
+	return ns;
+}
+
+/* In the chunk of the patched page, which a view mirrors leaf by leaf. */
+static uint64_t b_fault_near(void)
+{
+	size_t len = (size_t)batch * PAGE;
+	char *p = fresh(len, text + 16 * PAGE, -1);
+	uint64_t ns = touch(p, batch);
+
+	munmap(p, len);
+	return ns;
+}
+
+/*
+ * Copies on write of a file's pages.  Reads would not do: a read fault brings
+ * its neighbours along, so most of them would be no fault at all.
+ */
+static uint64_t b_fault_cow(void)
+{
+	size_t len = (size_t)batch * PAGE;
+	char *p = fresh(len, NULL, data_fd);
+	uint64_t ns = touch(p, batch);
+
+	munmap(p, len);
+	return ns;
+}
+
+static uint64_t b_map_unmap(void)
+{
+	uint64_t t = now_ns();
+
+	for (int i = 0; i < batch; i++) {
+		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED || munmap(p, 4 * PAGE))
+			die("map and unmap");
+	}
+	return now_ns() - t;
+}
+
+static uint64_t b_map_touch_unmap(void)
+{
+	uint64_t t = now_ns();
+
+	for (int i = 0; i < batch; i++) {
+		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED)
+			die("map");
+		for (size_t k = 0; k < 4; k++)
+			p[k * PAGE] = 1;
+		if (munmap(p, 4 * PAGE))
+			die("unmap");
+	}
+	return now_ns() - t;
+}
+
+static uint64_t b_mprotect(void)
+{
+	char *p = fresh(4 * PAGE, NULL, -1);
+	uint64_t t;
+
+	memset(p, 1, 4 * PAGE);
+	t = now_ns();
+	for (int i = 0; i < batch; i += 2)
+		if (mprotect(p, 4 * PAGE, PROT_READ) || mprotect(p, 4 * PAGE, PROT_READ | PROT_WRITE))
+			die("mprotect");
+	t = now_ns() - t;
+	munmap(p, 4 * PAGE);
+	return t;
+}
+
+/* Nothing of memory in it: if this differs, something else does. */
+static uint64_t b_syscall(void)
+{
+	uint64_t t = now_ns();
+
+	for (int i = 0; i < batch; i++)
+		syscall(SYS_getppid);
+	return now_ns() - t;
+}
+
+static const struct {
+	const char *name;
+	uint64_t (*run)(void);
+} mm_benches[] = {
+	{ "page-fault", b_fault_anon },
+	{ "page-fault-near", b_fault_near },
+	{ "page-fault-cow", b_fault_cow },
+	{ "map-unmap", b_map_unmap },
+	{ "map-touch-unmap", b_map_touch_unmap },
+	{ "mprotect", b_mprotect },
+	{ "syscall", b_syscall },
+};
+#define MM_BENCHES (int)(sizeof(mm_benches) / sizeof(*mm_benches))
+
+static void shuffle(int *v, int n)
+{
+	for (int i = 0; i < n; i++)
+		v[i] = i;
+	for (int i = n - 1; i > 0; i--) {
+		int j = (int)(rnd() % (uint64_t)(i + 1)), x = v[i];
+
+		v[i] = v[j];
+		v[j] = x;
+	}
+}
+
+static void mm(void)
+{
+	bool views = have_views();
+	char page[PAGE];
+
+	if (batch > 400)
+		batch = 400; /* what fits beside the text */
+	memset(page, 7, sizeof(page));
+	map_text();
+	data_fd = memfd_create("wflp-data", MFD_CLOEXEC);
+	for (int i = 0; i < batch; i++)
+		if (pwrite(data_fd, page, PAGE, (off_t)i * (off_t)PAGE) != (ssize_t)PAGE)
+			die("write data");
+	if (!views)
+		unsupported("mm", "base-views,view", 0, "this kernel has no views");
+	for (int rep = 0; rep < reps; rep++) {
+		int order[WHERES], benches[MM_BENCHES];
+
+		shuffle(order, WHERES);
+		for (int o = 0; o < WHERES; o++) {
+			int w = order[o], fd = -1;
+
+			if (w != BASE && !views)
+				continue;
+			/* Each setting is made and taken down, so that any order will do. */
+			if (w != BASE)
+				fd = view_make();
+			if (w == IN_VIEW) {
+				view_enter(fd);
+				if (call_text() != 2)
+					die("the view does not show its code");
+			}
+			shuffle(benches, MM_BENCHES);
+			for (int b = 0; b < MM_BENCHES; b++) {
+				uint64_t ns = mm_benches[benches[b]].run();
+
+				printf("{\"experiment\":\"E5\",\"bench\":\"%s\",\"setting\":\"%s\",\"rep\":%d,\"batch\":%d,\"ns\":%llu}\n",
+				       mm_benches[benches[b]].name, where_names[w], rep, batch, (unsigned long long)ns);
+			}
+			if (w == IN_VIEW)
+				view_enter(-1);
+			if (w != BASE)
+				view_drop(fd);
+		}
+	}
+}
+
+static void usage(void)
+{
+	fputs("usage: wflp-micro ops|mm [--reps N] [--batch N] [--seed N] [--resident L] [--mappings L]\n"
+	      "       [--views L] [--threads L] [--base NAME]\n", stderr);
+	exit(64);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "reps", 1, 0, 'r' }, { "batch", 1, 0, 'b' }, { "seed", 1, 0, 's' },
+		{ "resident", 1, 0, 'R' }, { "mappings", 1, 0, 'M' }, { "views", 1, 0, 'V' },
+		{ "threads", 1, 0, 'T' }, { "base", 1, 0, 'B' }, { 0, 0, 0, 0 },
+	};
+	struct list resident = { { 1, 16, 64 }, 3 }, mappings = { { 10, 100, 1000 }, 3 };
+	struct list views = { { 0, 1, 8, 32 }, 4 }, threads = { { 0, 1, 8, 32 }, 4 };
+	const char *what;
+	int c;
+
+	if (argc < 2)
+		usage();
+	what = argv[1];
+	while ((c = getopt_long(argc - 1, argv + 1, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'r': reps = atoi(optarg); break;
+		case 'b': batch = atoi(optarg) & ~1; break;
+		case 's': seed = strtoull(optarg, NULL, 0); break;
+		case 'R': parse_list(&resident, optarg); break;
+		case 'M': parse_list(&mappings, optarg); break;
+		case 'V': parse_list(&views, optarg); break;
+		case 'T': parse_list(&threads, optarg); break;
+		case 'B': where_names[BASE] = optarg; break;
+		default: usage();
+		}
+	}
+	if (reps < 1 || batch < 2 || optind + 1 != argc)
+		usage();
+	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+	if (!strcmp(what, "mm")) {
+		mm();
+	} else if (!strcmp(what, "ops")) {
+		if (!have_views())
+			unsupported("ops", "all but fork", 0, "this kernel has no views");
+#define SWEEP(name, list, field) sweep(name, &(list), offsetof(struct setting, field))
+		SWEEP("resident", resident, resident_mib);
+		SWEEP("mappings", mappings, mappings);
+		SWEEP("views", views, views);
+		SWEEP("threads", threads, threads);
+	} else {
+		usage();
+	}
+	return fflush(stdout) ? 66 : 0;
+}
