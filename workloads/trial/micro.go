@@ -16,10 +16,9 @@ const MicroProgram = "/bin/wflp-micro"
 
 // Missing is something that wflp-micro could not measure, and why.
 type Missing struct {
-	What  string `json:"unsupported"`
-	Sweep string `json:"sweep"`
-	Value int64  `json:"value"`
-	Why   string `json:"why"`
+	What, Sweep string
+	Value       int64
+	Why         string
 }
 
 // ParseMicro reads what wflp-micro prints, one line a batch, and puts the
@@ -27,11 +26,12 @@ type Missing struct {
 func ParseMicro(out []byte) ([]record.Micro, []Missing, error) {
 	type line struct {
 		record.Micro
-		Missing
-		// Both have a sweep; this one is the outermost, and so the one read.
-		Sweep string `json:"sweep"`
-		Rep   int    `json:"rep"`
-		NS    int64  `json:"ns"`
+		Rep int   `json:"rep"`
+		NS  int64 `json:"ns"`
+		// Of a Missing.
+		What  string `json:"unsupported"`
+		Value int64  `json:"value"`
+		Why   string `json:"why"`
 	}
 	type key struct {
 		experiment, bench, setting, sweep      string
@@ -50,14 +50,12 @@ func ParseMicro(out []byte) ([]record.Micro, []Missing, error) {
 			return nil, nil, fmt.Errorf("parse micro-benchmarks: line %d: %w", n, err)
 		}
 		if l.What != "" {
-			l.Missing.Sweep = l.Sweep
-			missing = append(missing, l.Missing)
+			missing = append(missing, Missing{What: l.What, Sweep: l.Sweep, Value: l.Value, Why: l.Why})
 			continue
 		}
 		if l.Bench == "" || l.Batch < 1 || l.NS < 0 {
 			return nil, nil, fmt.Errorf("parse micro-benchmarks: line %d: no measurement: %s", n, s.Bytes())
 		}
-		l.Micro.Sweep = l.Sweep
 		k := key{l.Experiment, l.Bench, l.Setting, l.Sweep, l.ResidentKiB, l.Mappings, l.Views, l.Threads, int(l.Batch)}
 		i, ok := at[k]
 		if !ok {
