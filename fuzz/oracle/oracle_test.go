@@ -88,7 +88,11 @@ func clean() Run {
 			{Patch: 2, Stage: stageFailed, Error: errnoSTALE}, report(3, 4, 39500)},
 	}
 	for _, id := range []uint32{wire.CounterFiles, wire.CounterViews, wire.CounterThreads} {
-		t.CounterList = append(t.CounterList, wire.Counter{ID: id, Value: 3}, wire.Counter{ID: id, End: 1, Value: 3})
+		end := uint64(4) // the newest view stays, and its file
+		if id == wire.CounterThreads {
+			end = 3
+		}
+		t.CounterList = append(t.CounterList, wire.Counter{ID: id, Value: 3}, wire.Counter{ID: id, End: 1, Value: end})
 	}
 	run := Run{Spec: s, Strategy: wire.StrategyWaitfree, Trace: t, HasViews: true}
 	setStreams(t, w0, w1)
@@ -260,6 +264,8 @@ func TestCaught(t *testing.T) {
 		{"splat", Kernel, func(r *Run, _ [][]wire.Record) { r.Complaints = []string{"WARNING: CPU: 0 PID: 1 at mm/mm_view.c:1"} }},
 		{"files", Leak, func(r *Run, _ [][]wire.Record) { r.Trace.CounterList[1].Value++ }},
 		{"views", Leak, func(r *Run, _ [][]wire.Record) { r.Trace.CounterList[3].Value++ }},
+		{"view gone", Leak, func(r *Run, _ [][]wire.Record) { r.Trace.CounterList[3].Value-- }},
+		{"view under barrier", Leak, func(r *Run, _ [][]wire.Record) { r.Strategy = wire.StrategyBarrier }},
 		{"threads", Leak, func(r *Run, _ [][]wire.Record) { r.Trace.CounterList[5].Value++ }},
 		{"not released", Leak, func(r *Run, _ [][]wire.Record) { r.Trace.ReportList[1].Stage = 4 }},
 		{"accepted the wrong patch", Outcome, func(r *Run, s [][]wire.Record) {
