@@ -206,6 +206,7 @@ func Wild(seed uint64, p WildParams) *Spec {
 			w.Roots = append(w.Roots, g.Intn(len(s.Functions)))
 		}
 		w.Interval = []int{1, 1, 1, 2, 3, 5}[g.Intn(6)]
+		w.Yield = !g.one(4)
 		if g.one(10) {
 			w.SpinUS = g.size(300)
 		}

@@ -326,7 +326,7 @@ func (p *Program) workers(f *wire.SpecFile) {
 			SpinNS: uint32(w.SpinUS) * 1000, LongEvery: uint32(w.LongEvery), LongNS: uint32(w.LongUS) * 1000, BlockedNS: uint32(w.BlockedUS) * 1000,
 			Arrival: uint32(len(f.ArrivalList)), Arrivals: uint32(len(w.Arrivals)), PerRequest: uint32(w.PerRequest),
 			Action: uint32(len(f.ActionList)), Actions: uint32(len(w.Actions)),
-			Flags: bit(w.WaitOnline, wire.WorkerWaitOnline),
+			Flags: bit(w.WaitOnline, wire.WorkerWaitOnline) | bit(w.Yield, wire.WorkerYield),
 		}
 		for _, r := range w.Roots {
 			f.RootList = append(f.RootList, uint32(r))

@@ -309,6 +309,8 @@ static void loop(struct worker *w)
 			}
 		}
 		transaction(w);
+		if (s->flags & WIRE_WORKER_YIELD)
+			sched_yield();
 		if (!s->txns && !s->blocked_ns)
 			slow_down(w);
 	}

@@ -50,6 +50,7 @@ const (
 // Flags of a worker.
 const (
 	WorkerWaitOnline = 1
+	WorkerYield      = 2
 )
 
 // Flags of a patch.

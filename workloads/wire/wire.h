@@ -34,6 +34,7 @@
 
 /* Flags of a worker. */
 #define WIRE_WORKER_WAIT_ONLINE 1
+#define WIRE_WORKER_YIELD 2
 
 /* Flags of a patch. */
 #define WIRE_PATCH_RUNS 1
