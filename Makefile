@@ -66,6 +66,39 @@ kernel-patches: build ## write the commits in TREE to kernel/patches
 build: bootstrap ## build the wflp program
 	@mkdir -p build && go build -trimpath -o $(WFLP) ./cmd/wflp
 
+# Cheap and telling first.
+TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan
+
+.PHONY: test
+test: build ## all tests, in order, with a sum at the end
+	@tools/test.sh $(TEST_STAGES)
+
+.PHONY: test-lint
+test-lint: bootstrap ## gofmt, vet, staticcheck, licence lines
+	@tools/lint.sh
+
+.PHONY: test-unit
+test-unit: bootstrap ## Go unit tests with the race detector
+	@tools/gotest.sh 'unit tests' -race ./...
+
+.PHONY: test-lib
+test-lib: bootstrap ## the C library, plain and under sanitizers
+	@$(MAKE) -C kernel/libwflp check
+
+.PHONY: test-vm
+test-vm: bootstrap ## boots: runner, agent, determinism, KVM probe (builds the release kernel)
+	@WFLP_BOOT=1 tools/gotest.sh 'vm tests' -count=1 -timeout=30m -run '^TestBoot' ./vmimages/vm
+
+.PHONY: test-series
+test-series: build ## checkpatch --strict and sparse on the patch series
+	@$(WFLP) kernel check
+
+.PHONY: test-selftest-debug test-selftest-kasan
+test-selftest-debug: build ## selftests of the series in a debug kernel
+test-selftest-kasan: build ## and in a KASAN kernel
+test-selftest-debug test-selftest-kasan:
+	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4
+
 .PHONY: clean
 clean: ## remove build/ (kernels and other slow things stay in the cache)
 	rm -rf build

@@ -147,6 +147,11 @@ func (b *Builder) kernelDir(variant, digest string) string {
 	return filepath.Join(b.CacheDir, "kernels", variant+"-"+digest)
 }
 
+// objDir is where kbuild puts its objects; it lives on from build to build.
+func (b *Builder) objDir(p *plan) string {
+	return filepath.Join(b.CacheDir, "build", p.variant.Name+"-"+filepath.Base(p.src.dir))
+}
+
 func openBuilt(dir string) (Built, error) {
 	built := Built{Dir: dir}
 	m, err := ReadManifest(built)
@@ -220,7 +225,7 @@ func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error)
 		}
 	}
 	name := p.variant.Name
-	obj := filepath.Join(b.CacheDir, "build", name+"-"+filepath.Base(p.src.dir))
+	obj := b.objDir(p)
 	if err := os.MkdirAll(obj, 0o755); err != nil {
 		return Built{}, fmt.Errorf("make build directory: %w", err)
 	}

@@ -356,3 +356,16 @@ func TestUnknownVariant(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestNewWarnings(t *testing.T) {
+	before := []string{"mm/a.c:10:5: warning: x", "mm/b.c:1: warning: y", "./inc/h.h:3:1: warning: z"}
+	after := []string{"mm/a.c:99:7: warning: x", "mm/a.c:100:7: warning: x", "mm/c.c:1:1: warning: y", "./inc/h.h:30:1: warning: z"}
+	var got []string
+	for _, f := range newWarnings(before, after) {
+		got = append(got, f.Text)
+	}
+	want := []string{"mm/a.c:100:7: warning: x", "mm/c.c:1:1: warning: y"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

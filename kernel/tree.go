@@ -114,7 +114,7 @@ func (b *Builder) ExportPatches(ctx context.Context, tree string) (int, error) {
 	defer os.RemoveAll(tmp)
 	if _, err := output(ctx, tree, "git", "-c", "diff.algorithm=myers", "-c", "core.abbrev=12", "-c", "format.useAutoBase=false",
 		"-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false", "-c", "format.thread=false", "-c", "format.encodeEmailHeaders=true",
-		"format-patch", "--zero-commit", "--no-signature", "--no-numbered", "--no-base", "--no-thread", "--subject-prefix=PATCH", "--full-index",
+		"format-patch", "--zero-commit", "--no-signature", "--no-numbered", "--no-base", "--no-thread", "--subject-prefix=PATCH",
 		"--quiet", "--output-directory", tmp, base+"..HEAD"); err != nil {
 		return 0, fmt.Errorf("export patches: %w", err)
 	}

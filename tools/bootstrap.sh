@@ -4,6 +4,10 @@
 # Make a fresh Debian machine able to build, run and evaluate: Debian packages
 # by apt-get, as root or by sudo, only those that are missing; and Go, where
 # the machine has none or one that is too old.
+#
+#   tools/bootstrap.sh          install what is missing
+#   tools/bootstrap.sh --list   print a line "NAME TAB ok|missing" for each
+#                               thing needed, and install nothing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -52,6 +56,31 @@ as_root() {
 	fi
 }
 
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/wflp
+need=$(awk '$1 == "go" {print $2}' go.mod)
+PATH=$cache/go/bin:$PATH
+
+new_enough() {
+	local v
+	v=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
+	v=${v#go}
+	v=${v%% *}
+	[ "$(printf '%s\n%s\n' "$need" "$v" | sort -V | head -n 1)" = "$need" ]
+}
+
+have_go() { command -v go >/dev/null 2>&1 && new_enough "$(command -v go)"; }
+
+if [ "${1:-}" = --list ]; then
+	for row in "${packages[@]}"; do
+		read -r package file <<<"$row"
+		if have "$file"; then state=ok; else state=missing; fi
+		printf '%s\t%s\n' "$package" "$state"
+	done
+	if have_go; then state=ok; else state=missing; fi
+	printf 'go %s\t%s\n' "$need" "$state"
+	exit 0
+fi
+
 updated=
 install() {
 	if [ -z "$updated" ]; then
@@ -77,19 +106,7 @@ fi
 go_pin=go1.26.8
 go_sum=h1:ZOmGe1OnfREDMIdb1Qi4G9JSuDPBLGExZMQ4nis1RXM=
 
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/wflp
-need=$(awk '$1 == "go" {print $2}' go.mod)
-PATH=$cache/go/bin:$PATH
-
-new_enough() {
-	local v
-	v=$(GOTOOLCHAIN=local "$1" env GOVERSION 2>/dev/null) || return 1
-	v=${v#go}
-	v=${v%% *}
-	[ "$(printf '%s\n%s\n' "$need" "$v" | sort -V | head -n 1)" = "$need" ]
-}
-
-if ! command -v go >/dev/null 2>&1 || ! new_enough "$(command -v go)"; then
+if ! have_go; then
 	say "Go $need or newer is needed: fetching $go_pin"
 	# A Go that can fetch modules, however old: it knows where modules come
 	# from (GOPROXY, or its own default), so that we need not.

@@ -12,7 +12,7 @@ import (
 
 func init() {
 	register(subcommand{
-		name: "kernel", about: "build VARIANT… | path VARIANT | list | tree [DIR] | patches [DIR]",
+		name: "kernel", about: "build VARIANT… | path VARIANT | list | tree [DIR] | patches [DIR] | check",
 		run: runKernel,
 	})
 }
@@ -25,7 +25,8 @@ func runKernel(ctx context.Context, inv *invocation) error {
 			"       wflp kernel [-tree DIR] path VARIANT      print the folder if it is built\n"+
 			"       wflp kernel list                          what is in the cache\n"+
 			"       wflp kernel tree [DIR]                    make a git tree with the series on it (build/linux)\n"+
-			"       wflp kernel patches [DIR]                 write that tree's commits to kernel/patches\n\nvariants:\n")
+			"       wflp kernel patches [DIR]                 write that tree's commits to kernel/patches\n"+
+			"       wflp kernel check                         checkpatch and sparse over the series\n\nvariants:\n")
 		for _, v := range kernel.Variants() {
 			fmt.Fprintf(inv.stderr, "  %-8s %s\n", v.Name, v.About)
 		}
@@ -88,6 +89,8 @@ func runKernel(ctx context.Context, inv *invocation) error {
 		}
 		fmt.Fprintln(inv.stdout, dir)
 		return nil
+	case verb == "check" && len(args) == 0:
+		return checkSeries(ctx, inv, b)
 	case verb == "patches" && len(args) <= 1:
 		dir, err := treeDir()
 		if err != nil {
@@ -102,4 +105,27 @@ func runKernel(ctx context.Context, inv *invocation) error {
 	}
 	fs.Usage()
 	return silentExit(exitUsage)
+}
+
+func checkSeries(ctx context.Context, inv *invocation, b *kernel.Builder) error {
+	c, err := b.Check(ctx)
+	if err != nil {
+		return err
+	}
+	bad := map[string]bool{}
+	for _, f := range c.Findings {
+		bad[f.Checker+f.Where] = true
+		fmt.Fprintf(inv.stdout, "FAIL %s %s\n%s\n", f.Checker, f.Where, indent(f.Text))
+	}
+	skipped := 0
+	if c.Patches == 0 {
+		skipped = 1
+		fmt.Fprintln(inv.stdout, "skip: the series is empty")
+	}
+	fmt.Fprintf(inv.stdout, "series (%d patches by checkpatch, %d files by sparse): %d passed, %d failed, %d skipped\n",
+		c.Patches, c.Files, max(0, c.Patches+c.Files-len(bad)), len(bad), skipped)
+	if len(bad) > 0 {
+		return silentExit(exitFinding)
+	}
+	return nil
 }

@@ -91,8 +91,8 @@ func (inv *invocation) parse(fs *flag.FlagSet) error {
 }
 
 type subcommand struct {
-	name, args, about string
-	run               func(ctx context.Context, inv *invocation) error
+	name, about string
+	run         func(ctx context.Context, inv *invocation) error
 }
 
 // subcommands is filled by the init functions of the files of this package,

@@ -48,19 +48,22 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.DurationVar(&m.timeout, "timeout", vm.DefaultTimeout, "end the machine after this long")
 }
 
+// builder is the kernel builder that the flags ask for.
+func (m *machineFlags) builder(inv *invocation) (*kernel.Builder, error) {
+	b, err := inv.builder()
+	if err == nil && m.tree != "" {
+		b.Tree, err = filepath.Abs(m.tree)
+	}
+	return b, err
+}
+
 // config makes a machine of the flags, building what it needs.
 func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []vmimages.File) (vm.Config, error) {
-	var cfg vm.Config
-	b, err := inv.builder()
+	b, err := m.builder(inv)
 	if err != nil {
-		return cfg, err
+		return vm.Config{}, err
 	}
-	if m.tree != "" {
-		if b.Tree, err = filepath.Abs(m.tree); err != nil {
-			return cfg, err
-		}
-	}
-	cfg = vm.Config{
+	cfg := vm.Config{
 		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.mem, Seed: m.seed, Timeout: m.timeout, Dir: m.dir,
 		Append: strings.Fields(m.appendLine),
 	}
@@ -186,7 +189,7 @@ func vmExit(inv *invocation, dir string, res *vm.Result) error {
 
 // dryRun prints the command line for what is built already; it builds nothing.
 func (m *machineFlags) dryRun(ctx context.Context, inv *invocation) error {
-	b, err := inv.builder()
+	b, err := m.builder(inv)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/wflp/wflp/kernel"
+	"github.com/wflp/wflp/vmimages"
+	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/vm"
+)
+
+func init() {
+	register(subcommand{
+		name: "selftest", about: "run the selftests of the series in a guest",
+		run: runSelftest,
+	})
+}
+
+func runSelftest(ctx context.Context, inv *invocation) error {
+	fs := inv.flags("selftest")
+	var mf machineFlags
+	mf.register(fs, "debug")
+	pattern := fs.String("run", "", "only programs whose name matches this regular expression")
+	verbose := fs.Bool("v", false, "print what the programs print")
+	limit := fs.Duration("test-timeout", 10*time.Minute, "end a program after this much guest time")
+	if err := inv.parse(fs); err != nil {
+		return err
+	}
+	match, err := regexp.Compile(*pattern)
+	if err != nil {
+		return usagef("select selftests: %w", err)
+	}
+	b, err := mf.builder(inv)
+	if err != nil {
+		return err
+	}
+	all, err := b.Selftests(ctx, mf.variant)
+	if err != nil {
+		return err
+	}
+	var files []vmimages.File
+	var steps []guestproto.Step
+	for _, st := range all {
+		if !match.MatchString(st.Name) {
+			continue
+		}
+		files = append(files, vmimages.File{Path: "/selftests/" + st.Name, Host: st.Path})
+		steps = append(steps, guestproto.Step{
+			Name: st.Name, Argv: []string{"/selftests/" + st.Name}, Dir: "/tmp", TimeoutMS: limit.Milliseconds(), Stream: true,
+		})
+	}
+	if len(steps) == 0 {
+		return finding(errors.New("run selftests: the series has none that match"))
+	}
+	if mf.timeout == vm.DefaultTimeout {
+		mf.timeout = time.Hour
+	}
+	cfg, err := mf.config(ctx, inv, files)
+	if err != nil {
+		return err
+	}
+	cfg.Job = guestproto.Job{Seed: mf.seed, Steps: steps}
+	res, err := vm.Run(ctx, cfg, func(e vm.Event) {
+		switch e.Kind {
+		case vm.EventStepBegin:
+			fmt.Fprintf(inv.stderr, "selftest %s: %s\n", mf.variant, e.Name)
+		case vm.EventStdout, vm.EventStderr:
+			if *verbose {
+				inv.stderr.Write(e.Data)
+			}
+		}
+	})
+	var be *vm.BootError
+	if errors.As(err, &be) && ctx.Err() == nil {
+		return bootError(err)
+	}
+	if err != nil {
+		return err
+	}
+	if res.End == vm.Killed {
+		return fmt.Errorf("run selftests: %w", context.Cause(ctx))
+	}
+	sum := judgeSelftests(res)
+	for _, line := range sum.lines {
+		fmt.Fprintln(inv.stdout, line)
+	}
+	fmt.Fprintf(inv.stdout, "selftests %s: %d passed, %d failed, %d skipped\n", mf.variant, sum.passed, sum.failed, sum.skipped)
+	if sum.failed > 0 {
+		return silentExit(exitFinding)
+	}
+	return nil
+}
+
+type selftestSummary struct {
+	passed, failed, skipped int
+	lines                   []string
+}
+
+// judgeSelftests counts. A program that fails in a way of its own (a signal, a
+// timeout, a report that is cut off, a complaint of the kernel) counts as one
+// more failure: its good lines are no excuse.
+func judgeSelftests(res *vm.Result) selftestSummary {
+	var sum selftestSummary
+	say := func(format string, args ...any) { sum.lines = append(sum.lines, fmt.Sprintf(format, args...)) }
+	for _, s := range res.Steps {
+		k, err := kernel.ParseKTAP(string(s.Stdout))
+		sum.passed += k.Passed
+		sum.failed += k.Failed
+		sum.skipped += k.Skipped
+		var wrong []string
+		wrong = append(wrong, k.Failures...)
+		extra := func(format string, args ...any) {
+			wrong = append(wrong, fmt.Sprintf(format, args...))
+			sum.failed++
+		}
+		// Exit 4 is kselftest's skip of the whole program.
+		const kselftestSkip = 4
+		switch {
+		case !s.Ran:
+			extra("the program never ended (machine: %s)", res.End)
+		case s.TimedOut:
+			extra("timeout after %v", time.Duration(s.DurationNS))
+		case s.Signal != "":
+			extra("ended by %s", s.Signal)
+		case s.ExitCode == kselftestSkip && res.Hello.MMView:
+			extra("skipped as a whole, on a kernel that has the feature")
+		case s.ExitCode == kselftestSkip:
+			sum.skipped++
+			say("skip %s: the kernel has no views", s.Name)
+		case err != nil:
+			extra("%v", err)
+		case s.ExitCode != 0 && k.Failed == 0:
+			extra("exit code %d without a failed test", s.ExitCode)
+		}
+		for _, c := range vm.Scan(s.Console) {
+			extra("the kernel complains: %s\n%s", c.Kind, indent(c.Text))
+		}
+		if len(wrong) == 0 {
+			say("ok   %s: %d passed, %d skipped, %.1f s of guest time", s.Name, k.Passed, k.Skipped, float64(s.DurationNS)/1e9)
+		} else {
+			say("FAIL %s", s.Name)
+			for _, w := range wrong {
+				say("     %s", w)
+			}
+			say("%s", indent(string(lastBytes(append(append([]byte{}, s.Stdout...), s.Stderr...), 4000))))
+		}
+		for _, l := range k.Skips {
+			say("     %s", l)
+		}
+	}
+	// Complaints outside every step: at boot, or after the last program.
+	inside := 0
+	for _, s := range res.Steps {
+		inside += len(vm.Scan(s.Console))
+	}
+	if outside := len(res.Complaints) - inside; outside > 0 {
+		sum.failed += outside
+		for _, c := range res.Complaints {
+			say("FAIL console line %d: %s: %s", c.Line, c.Kind, c.Title)
+		}
+	}
+	if res.End != vm.Exited || res.AgentError != "" || res.StreamErr != nil {
+		sum.failed++
+		say("FAIL machine: %s %s %v; console ends:\n%s", res.End, res.AgentError, res.StreamErr, indent(string(lastBytes(res.Console, 3000))))
+	}
+	return sum
+}
+
+func indent(s string) string {
+	return "       " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n       ")
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+
+	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/vm"
+)
+
+const (
+	goodReport = "1..1\nok 1 a\n"
+	splat      = "[ 1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 f+0x0/0x0\n"
+)
+
+// Each way to go wrong has to count, whatever the program says of itself.
+func TestJudgeSelftests(t *testing.T) {
+	good := vm.StepResult{Name: "t", Ran: true, Stdout: []byte(goodReport)}
+	with := func(change func(*vm.StepResult)) vm.StepResult {
+		s := good
+		change(&s)
+		return s
+	}
+	for _, tc := range []struct {
+		name                  string
+		step                  vm.StepResult
+		console               string
+		end                   vm.End
+		agent                 string
+		pass, failed, skipped int
+	}{
+		{name: "good", step: good, pass: 1},
+		{name: "not ok", step: with(func(s *vm.StepResult) { s.Stdout, s.ExitCode = []byte("1..1\nnot ok 1 a\n"), 1 }), failed: 1},
+		{name: "exit code", step: with(func(s *vm.StepResult) { s.ExitCode = 1 }), pass: 1, failed: 1},
+		{name: "signal", step: with(func(s *vm.StepResult) { s.Signal, s.ExitCode = "SIGSEGV", -1 }), pass: 1, failed: 1},
+		{name: "timeout", step: with(func(s *vm.StepResult) { s.TimedOut, s.Signal = true, "SIGKILL" }), pass: 1, failed: 1},
+		{name: "never ended", step: with(func(s *vm.StepResult) { s.Ran = false }), pass: 1, failed: 1},
+		{name: "cut off", step: with(func(s *vm.StepResult) { s.Stdout = []byte("1..2\nok 1 a\n") }), pass: 1, failed: 1},
+		{name: "silent", step: with(func(s *vm.StepResult) { s.Stdout = nil }), failed: 1},
+		{name: "skips all", step: with(func(s *vm.StepResult) { s.Stdout, s.ExitCode = nil, 4 }), failed: 1},
+		{name: "skips one", step: with(func(s *vm.StepResult) { s.Stdout = []byte("1..1\nok 1 # SKIP\n") }), skipped: 1},
+		{name: "splat in step", step: with(func(s *vm.StepResult) { s.Console = []byte(splat) }), console: splat, pass: 1, failed: 1},
+		{name: "splat outside", step: good, console: splat, pass: 1, failed: 1},
+		{name: "crash", step: good, end: vm.Crashed, pass: 1, failed: 1},
+		{name: "agent", step: good, agent: "no port", pass: 1, failed: 1},
+	} {
+		res := &vm.Result{
+			Steps: []vm.StepResult{tc.step}, Console: []byte(tc.console), Complaints: vm.Scan([]byte(tc.console)),
+			End: tc.end, AgentError: tc.agent, Hello: guestproto.Hello{MMView: true},
+		}
+		if res.End == "" {
+			res.End = vm.Exited
+		}
+		got := judgeSelftests(res)
+		if got.passed != tc.pass || got.failed != tc.failed || got.skipped != tc.skipped {
+			t.Errorf("%s: %d passed, %d failed, %d skipped; want %d, %d, %d\n%v", tc.name, got.passed, got.failed, got.skipped, tc.pass, tc.failed, tc.skipped, got.lines)
+		}
+	}
+}
+
+func TestSkipIsFineWithoutTheFeature(t *testing.T) {
+	got := judgeSelftests(&vm.Result{End: vm.Exited, Steps: []vm.StepResult{{Name: "t", Ran: true, ExitCode: 4}}})
+	if got.failed != 0 || got.skipped != 1 {
+		t.Errorf("%+v", got)
+	}
+}

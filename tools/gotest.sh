@@ -1,0 +1,23 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# tools/gotest.sh NAME ARGUMENTS…: go test, its failures in full, the rest as
+# one line a package, and the account that tools/test.sh wants.
+set -uo pipefail
+name=$1
+shift
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+go test -v "$@" >"$log" 2>&1
+rc=$?
+grep -E '^(ok|FAIL|panic:|---|#)' "$log" | grep -vE '^--- (PASS|SKIP)' || true
+if [ $rc -ne 0 ]; then
+	printf 'go test failed; all it said, but for what passed:\n'
+	grep -vE '^(=== (RUN|PAUSE|CONT|NAME)|[[:space:]]*--- (PASS|SKIP)|PASS$|ok[[:space:]]|\?[[:space:]])' "$log" | tail -n 400
+fi
+count() { grep -cE "^[[:space:]]*--- $1: " "$log"; }
+f=$(count FAIL)
+if [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then f=1; fi
+printf '%s: %d passed, %d failed, %d skipped\n' "$name" "$(count PASS)" "$f" "$(count SKIP)"
+exit $rc

@@ -1,0 +1,45 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Run the stages of `make test` one after the other, all of them whatever
+# fails, and add up. A stage is a make target; its last line of the form
+#
+#     NAME: N passed, N failed, N skipped
+#
+# is its account. A stage that ends badly, or gives no account, counts as one
+# failure more, so that a stage that dies early is never a success.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+logs=build/test
+mkdir -p "$logs"
+passed=0 failed=0 skipped=0
+accounts=()
+start=$SECONDS
+
+for stage in "$@"; do
+	printf '\n=== %s\n' "$stage"
+	began=$SECONDS
+	log=$logs/$stage.log
+	"${MAKE:-make}" "$stage" 2>&1 | tee "$log"
+	rc=${PIPESTATUS[0]}
+	account=$(grep -E '[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+	p=0 f=0 s=0
+	if [[ $account =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[3]}
+	fi
+	note=
+	if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then
+		f=1 note=" (the stage itself failed, exit $rc)"
+	elif [ -z "$account" ]; then
+		f=1 note=" (the stage gave no account)"
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	accounts+=("$(printf '%-22s %5d passed %4d failed %4d skipped %5d s%s' "$stage" "$p" "$f" "$s" $((SECONDS - began)) "$note")")
+done
+
+printf '\n'
+printf '%s\n' "${accounts[@]}"
+printf 'in %d s; logs are in %s\n' $((SECONDS - start)) "$logs"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
