@@ -55,7 +55,7 @@ func (p *panel) right() vg.Length {
 
 func newPanel(title string) *panel {
 	p := plot.New()
-	p.BackgroundColor = color.Transparent
+	p.BackgroundColor = nil
 	p.Title.Text = title
 	p.Title.TextStyle = style(labelSize+0.5, ink)
 	p.Title.TextStyle.XAlign, p.Title.TextStyle.YAlign = draw.XCenter, draw.YTop

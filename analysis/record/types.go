@@ -353,6 +353,18 @@ type Micro struct {
 	ValuesNS []int64 `json:"values_ns"`
 }
 
+// Benchmarks that the claims of the report are about.
+const (
+	BenchCreate    = "create"     // mm_view_create
+	BenchWrite     = "write"      // pwrite of one page to a view
+	BenchSeal      = "seal"       // MM_VIEW_SEAL
+	BenchEnter     = "enter"      // mm_view_enter
+	BenchClose     = "close"      // close of a view
+	BenchFork      = "fork"       // fork, without the child's exit
+	BenchPageFault = "page-fault" // first touch of an anonymous page
+	BenchMapUnmap  = "map-unmap"  // mmap, one touch, munmap
+)
+
 // Settings of E5.
 const (
 	SettingStock     = "stock"

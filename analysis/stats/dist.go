@@ -5,6 +5,7 @@ package stats
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 )
 
@@ -90,11 +91,11 @@ func (d Dist) Above(v float64) float64 {
 }
 
 // table is the union of the values of several distributions, greatest first, and
-// per unit the count of each: quantiles of a resample need one walk and no sort.
+// per unit how many of its values are at least each: a quantile of a resample is
+// one binary search, and nothing is sorted or walked 2000 times.
 type table struct {
-	values []float64
-	counts [][]int64 // [unit][value]
-	totals []int64
+	values  []float64
+	atLeast [][]int64 // [unit][value]
 }
 
 func newTable(units []Dist) table {
@@ -102,60 +103,48 @@ func newTable(units []Dist) table {
 	for _, p := range Merge(units...) {
 		t.values = append(t.values, p.V)
 	}
-	for i, j := 0, len(t.values)-1; i < j; i, j = i+1, j-1 {
-		t.values[i], t.values[j] = t.values[j], t.values[i]
-	}
+	slices.Reverse(t.values)
 	for _, d := range units {
 		c := make([]int64, len(t.values))
-		for i, j := 0, len(d)-1; i < len(c) && j >= 0; i++ {
-			if t.values[i] == d[j].V {
-				c[i] = d[j].N
+		var sum int64
+		j := len(d) - 1
+		for i, v := range t.values {
+			if j >= 0 && d[j].V == v {
+				sum += d[j].N
 				j--
 			}
+			c[i] = sum
 		}
-		t.counts = append(t.counts, c)
-		t.totals = append(t.totals, d.N())
+		t.atLeast = append(t.atLeast, c)
 	}
 	return t
 }
 
-// quantiles of the pooled units, for shares in decreasing order.
+// quantiles of the pooled units.
 func (t table) quantiles(units []int, shares []float64) []float64 {
 	out := make([]float64, len(shares))
+	pooled := func(i int) (n int64) {
+		for _, u := range units {
+			n += t.atLeast[u][i]
+		}
+		return n
+	}
 	var n int64
-	times := make([]int64, len(t.counts))
-	for _, u := range units {
-		n += t.totals[u]
-		times[u]++
+	if len(t.values) > 0 {
+		n = pooled(len(t.values) - 1)
 	}
-	for i := range out {
-		out[i] = math.NaN()
-	}
-	if n == 0 {
-		return out
-	}
-	k := 0
-	above := int64(0) // values greater than the present one
-	for i, v := range t.values {
-		for u, m := range times {
-			if m > 0 {
-				above += m * t.counts[u][i]
-			}
+	for k, p := range shares {
+		if out[k] = math.NaN(); n == 0 {
+			continue
 		}
-		// v is the quantile of rank r if at least n-r+1 values are >= v.
-		for k < len(shares) && above >= n-rank(shares[k], n)+1 {
-			out[k] = v
-			k++
-		}
-		if k == len(shares) {
-			break
-		}
+		// The value of rank r is the greatest that n-r+1 values are not below.
+		need := n - rank(p, n) + 1
+		out[k] = t.values[sort.Search(len(t.values), func(i int) bool { return pooled(i) >= need })]
 	}
 	return out
 }
 
 // Quantiles of the pooled units with bootstrap intervals over the units.
-// The shares must decrease.
 func Quantiles(seed uint64, units []Dist, shares []float64) ([]float64, []Interval) {
 	t := newTable(units)
 	point := t.quantiles(all(len(units)), shares)

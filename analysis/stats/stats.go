@@ -194,27 +194,13 @@ type Slope struct {
 // LogLogSlope fits a power law by least squares. Points that are not positive
 // have no logarithm and make the result NaN: they would be errors of measurement.
 func LogLogSlope(x, y []float64) Slope {
-	none := Slope{B: math.NaN(), A: math.NaN(), Interval: NoInterval, N: len(x)}
-	if len(x) != len(y) || len(x) < 2 {
-		return none
-	}
-	lx, ly := make([]float64, len(x)), make([]float64, len(y))
-	for i := range x {
-		if !(x[i] > 0) || !(y[i] > 0) {
-			return none
-		}
-		lx[i], ly[i] = math.Log(x[i]), math.Log(y[i])
-	}
-	mx := stat.Mean(lx, nil)
-	var sxx float64
-	for _, v := range lx {
-		sxx += (v - mx) * (v - mx)
-	}
+	s := Slope{B: math.NaN(), A: math.NaN(), Interval: NoInterval, N: len(x)}
+	lx, ly, sxx := logs(x, y)
 	if sxx == 0 {
-		return none
+		return s
 	}
 	a, b := stat.LinearRegression(lx, ly, nil, false)
-	s := Slope{B: b, A: math.Exp(a), Interval: NoInterval, N: len(x)}
+	s.A, s.B = math.Exp(a), b
 	if dof := len(x) - 2; dof > 0 {
 		var rss float64
 		for i := range lx {
@@ -226,6 +212,35 @@ func LogLogSlope(x, y []float64) Slope {
 		s.Interval = Interval{b - half, b + half}
 	}
 	return s
+}
+
+// LogLogExponent is the exponent of LogLogSlope alone: what a bootstrap needs.
+func LogLogExponent(x, y []float64) float64 {
+	lx, ly, sxx := logs(x, y)
+	if sxx == 0 {
+		return math.NaN()
+	}
+	_, b := stat.LinearRegression(lx, ly, nil, false)
+	return b
+}
+
+// logs of the points, and the scatter of x: 0 if there is no line through them.
+func logs(x, y []float64) (lx, ly []float64, sxx float64) {
+	if len(x) != len(y) || len(x) < 2 {
+		return nil, nil, 0
+	}
+	lx, ly = make([]float64, len(x)), make([]float64, len(y))
+	for i := range x {
+		if !(x[i] > 0) || !(y[i] > 0) {
+			return nil, nil, 0
+		}
+		lx[i], ly[i] = math.Log(x[i]), math.Log(y[i])
+	}
+	mx := stat.Mean(lx, nil)
+	for _, v := range lx {
+		sxx += (v - mx) * (v - mx)
+	}
+	return lx, ly, sxx
 }
 
 // WarmUp is the number of leading values that belong to the warm-up, by the MSER

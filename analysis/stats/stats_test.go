@@ -231,6 +231,9 @@ func TestLogLogSlope(t *testing.T) {
 		if !near(got.B, lo, 1e-6) || !near(got.A, math.Exp(a), 1e-5) {
 			t.Errorf("slope %v from %v, want %v from %v", got.B, got.A, lo, math.Exp(a))
 		}
+		if b := LogLogExponent(x, y); b != got.B {
+			t.Errorf("exponent %v, slope %v", b, got.B)
+		}
 		if !(got.Interval.Lo < got.B && got.B < got.Interval.Hi) {
 			t.Errorf("interval %v of %v", got.Interval, got.B)
 		}

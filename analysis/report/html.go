@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"html/template"
+	"regexp"
+	"strings"
+
+	"github.com/wflp/wflp/analysis/record"
+	"github.com/wflp/wflp/plots"
+)
+
+//go:embed report.html.tmpl
+var page string
+
+type htmlPart struct {
+	SVG      template.HTML
+	Name     string
+	Wide     bool
+	Number   int
+	Caption  string
+	Table    *table
+	NumTable int
+}
+
+type htmlSection struct {
+	ID, Question, Method, Missing string
+	Parts                         []htmlPart
+}
+
+type fact struct{ Name, Value string }
+
+// html is the report as one page that needs nothing else: no network, no fonts,
+// no scripts.
+func (b *builder) html(svg map[string]string) ([]byte, error) {
+	t, err := template.New("page").Funcs(template.FuncMap{"mark": mark}).Parse(page)
+	if err != nil {
+		return nil, fmt.Errorf("parse page: %w", err)
+	}
+	var sections []htmlSection
+	figure, tab := 0, 0
+	for _, s := range b.sections {
+		h := htmlSection{ID: s.ID, Question: s.Question, Method: s.Method, Missing: s.Missing}
+		for _, p := range s.Parts {
+			x := htmlPart{Table: p.Table}
+			if p.Figure != nil {
+				figure++
+				x.Number, x.Caption, x.Name = figure, p.Caption, p.Figure.Name
+				x.Wide = p.Figure.W > plots.OneColumn
+				x.SVG = template.HTML(inline(svg[p.Figure.Name], p.Caption)) //nolint:gosec // our own drawing
+			}
+			if p.Table != nil {
+				tab++
+				x.NumTable = tab
+			}
+			h.Parts = append(h.Parts, x)
+		}
+		sections = append(sections, h)
+	}
+	var buf bytes.Buffer
+	err = t.Execute(&buf, map[string]any{
+		"Run": b.summary.Run, "Claims": b.summary.Claims, "Answer": answer(b.summary.Claims), "Machine": b.machine(),
+		"Sections": sections, "Notes": b.summary.Notes, "Numbers": len(b.summary.Numbers),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fill page: %w", err)
+	}
+	return buf.Bytes(), nil
+}
+
+var svgHead = regexp.MustCompile(`(?s)^.*?<svg width="[^"]*" height="[^"]*" `)
+
+// inline drops the XML prologue and the size, which the page sets, and gives
+// readers that do not see the picture its caption.
+func inline(svg, caption string) string {
+	return svgHead.ReplaceAllString(svg, `<svg role="img" aria-label="`+template.HTMLEscapeString(caption)+`" `)
+}
+
+func mark(holds string) string {
+	switch holds {
+	case True:
+		return "holds"
+	case False:
+		return "does not hold"
+	}
+	return "unknown"
+}
+
+// answer is the first sentence of the report.
+func answer(claims []Claim) string {
+	n := map[string]int{}
+	for _, c := range claims {
+		n[c.Holds]++
+	}
+	var s []string
+	s = append(s, fmt.Sprintf("%d of %d claims hold", n[True], len(claims)))
+	if n[False] > 0 {
+		s = append(s, fmt.Sprintf("%d %s refuted", n[False], map[bool]string{true: "is", false: "are"}[n[False] == 1]))
+	}
+	if n[Unknown] > 0 {
+		s = append(s, fmt.Sprintf("%d cannot be decided from these records", n[Unknown]))
+	}
+	return strings.Join(s, ", ") + "."
+}
+
+func (b *builder) machine() []fact {
+	m := b.manifest
+	var f []fact
+	add := func(name, value string) {
+		if value != "" {
+			f = append(f, fact{name, value})
+		}
+	}
+	cores := ""
+	if m.Host.Cores > 0 {
+		cores = fmt.Sprintf(", %d cores, %s MiB", m.Host.Cores, plots.Thousands(int64(m.Host.MemMiB)))
+	}
+	add("Host", strings.TrimPrefix(m.Host.CPU+cores, ", "))
+	add("Host system", strings.TrimPrefix(strings.Join([]string{m.Host.Distro, m.Host.Kernel}, ", "), ", "))
+	add("Acceleration", m.Acceleration)
+	add("QEMU", m.QEMU)
+	for _, v := range sortedKeys(m.Kernels) {
+		k := m.Kernels[v]
+		add("Kernel "+v, strings.TrimSuffix(fmt.Sprintf("%s, digest %s, %s", k.Release, shortDigest(k.Digest), k.Compiler), ", "))
+	}
+	by := map[record.TimeBase]int{}
+	cpus := map[string]bool{}
+	for _, u := range b.units {
+		by[u.Boot.TimeBase]++
+		cpus[fmt.Sprintf("%d vCPUs and %d MiB", u.Boot.CPUs, u.Boot.MemMiB)] = true
+	}
+	var counts []string
+	for _, t := range b.bases(func(record.Unit) bool { return true }) {
+		counts = append(counts, fmt.Sprintf("%d %s", by[t], t))
+	}
+	add("Boots", strings.Join(counts, ", "))
+	add("Machines", strings.Join(sortedKeys(cpus), "; "))
+	add("Profile and seed", fmt.Sprintf("%s, %s", m.Profile, m.Seed))
+	add("wflp", m.Version)
+	add("Started", b.summary.Run.Started)
+	for _, k := range sortedKeys(m.Config) {
+		add(k, m.Config[k])
+	}
+	return f
+}
+
+func shortDigest(d string) string {
+	if len(d) > 16 {
+		return d[:16]
+	}
+	return d
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/wflp/wflp/analysis/record"
+)
+
+// Everything in this file is made up: a run such as one hopes for, to test the
+// report with. The numbers resemble no machine.
+
+const syntheticProfile = "SYNTHETIC, not a measurement"
+
+func synthManifest() record.Manifest {
+	kernels := map[string]record.Kernel{}
+	for _, v := range []string{"stock", "release", "debug", "kasan"} {
+		kernels[v] = record.Kernel{Release: "6.12.0-synthetic-" + v, Digest: "d-" + v, Compiler: "none"}
+	}
+	return record.Manifest{
+		Started: time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC), Profile: syntheticProfile, Seed: 42, Version: "0000000",
+		Kernels: kernels, QEMU: "0.0 (synthetic)", TimeBases: []record.TimeBase{record.TCG, record.ICount},
+		Acceleration: "made up", Host: record.Host{CPU: "Synthetic CPU", Cores: 2, MemMiB: 8192, Kernel: "0.0", Distro: "none"},
+		Config: map[string]string{"boots per cell": "10"},
+	}
+}
+
+func synthBoot(base record.TimeBase, variant string, i int) record.Boot {
+	b := record.Boot{
+		TimeBase: base, Variant: variant, KernelDigest: "d-" + variant, Release: "6.12.0-synthetic", QEMU: "0.0", CPUs: 2, MemMiB: 2048,
+		Seed: record.Seed(i), DurationNS: 1e10, End: record.EndExited,
+	}
+	if base == record.ICount {
+		b.IcountShift = 4
+	}
+	return b
+}
+
+func mustHist(values []int64) *record.Hist {
+	h, err := record.HistOf(values)
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// synth is a whole run.
+func synth() []record.Unit {
+	var units []record.Unit
+	for i := range 10 {
+		u := record.Unit{Key: record.Key("boot", record.TCG, "release", i), Boot: synthBoot(record.TCG, "release", i)}
+		rng := rand.New(rand.NewPCG(uint64(i), 1))
+		for s := range 32 {
+			for _, st := range []record.Strategy{record.WaitFree, record.Barrier, record.Naive} {
+				t := record.Trial{
+					Experiment: "E1", SpecID: fmt.Sprintf("spec-%d-%d", i, s), SpecSeed: record.Seed(s), Shape: "synthetic", Strategy: st, Cell: record.Cell{Threads: 4}, Verdict: record.Pass,
+					Counts: record.Counts{Executions: 4000 + rng.Int64N(500), Patches: 40, Transactions: 900, Requests: 300, Migrated: 100, Pulled: 20, Births: 3, MemoryOps: 50},
+				}
+				if st == record.Naive {
+					t.Verdict = record.Violation
+					t.Violations = map[string]int64{"torn": 1 + rng.Int64N(5)}
+					if s%3 == 0 {
+						t.Violations["mixed"] = 2
+					}
+					if s%7 == 0 {
+						t.Violations["crash"] = 1
+					}
+					if s%11 == 0 {
+						t.Violations = map[string]int64{"stale": 4}
+					}
+				}
+				u.Trials = append(u.Trials, t)
+			}
+		}
+		for _, threads := range []int{4, 16} {
+			cell := record.Cell{Threads: threads, UtilisationPct: 60}
+			for _, st := range []record.Strategy{record.Barrier, record.None, record.WaitFree} {
+				u.Latencies = append(u.Latencies, synthLatency(rng, cell, st))
+				if st != record.None {
+					for p := range 20 {
+						u.Overs = append(u.Overs, synthOver(rng, record.Cell{Threads: threads, IntervalUS: 500}, st, p))
+					}
+				}
+			}
+		}
+		u.Micros = append(synthE4(rng, record.TCG), synthE5(rng, "release", 40)...)
+		units = append(units, u)
+		units = append(units, record.Unit{Key: record.Key("boot", record.TCG, "stock", i), Boot: synthBoot(record.TCG, "stock", i), Micros: synthE5(rng, "stock", 40)})
+	}
+	for i := range 3 {
+		rng := rand.New(rand.NewPCG(uint64(i), 2))
+		units = append(units,
+			record.Unit{Key: record.Key("boot", record.ICount, "release", i), Boot: synthBoot(record.ICount, "release", i), Micros: append(synthE4(rng, record.ICount), synthE5(rng, "release", 1)...)},
+			record.Unit{Key: record.Key("boot", record.ICount, "stock", i), Boot: synthBoot(record.ICount, "stock", i), Micros: synthE5(rng, "stock", 1)})
+	}
+	for _, v := range []string{"debug", "kasan"} {
+		units = append(units, record.Unit{Key: record.Key("boot", record.TCG, v, 0), Boot: synthBoot(record.TCG, v, 0), Trials: []record.Trial{{
+			Experiment: "E1", SpecID: "spec-0-0", Strategy: record.WaitFree, Verdict: record.Pass, Counts: record.Counts{Executions: 1, Patches: 1, MemoryOps: 1, Births: 1},
+		}}})
+	}
+	return units
+}
+
+func synthLatency(rng *rand.Rand, cell record.Cell, st record.Strategy) record.Latency {
+	const bin, window = 250_000, 5_000_000
+	l := record.Latency{Experiment: "E2", Strategy: st, Cell: cell, Patches: 20, WindowNS: window, WarmupRequests: 12, BinNS: bin, FirstBin: -20}
+	var in, out []int64
+	for k := -20; k < 40; k++ {
+		var values []int64
+		for range 120 {
+			v := 60e3 * math.Exp(rng.NormFloat64()*0.5)
+			if rng.IntN(50) == 0 {
+				v *= 5
+			}
+			at := float64(k) * bin
+			if st == record.Barrier && at >= 0 && at < 2e6*float64(cell.Threads)/4 && rng.IntN(2) == 0 {
+				v += 2e6*float64(cell.Threads)/4 - at
+			}
+			if st == record.WaitFree && at >= 0 && at < 1e6 {
+				v *= 1.1
+			}
+			values = append(values, int64(v))
+		}
+		if at := k * bin; at >= 0 && at < window {
+			in = append(in, values...)
+		} else {
+			out = append(out, values...)
+		}
+		l.Bins = append(l.Bins, mustHist(values))
+	}
+	l.Window, l.Steady = mustHist(in), mustHist(out)
+	return l
+}
+
+func synthOver(rng *rand.Rand, cell record.Cell, st record.Strategy, p int) record.Over {
+	q := int64(1e9) + int64(p)*50e6
+	o := record.Over{Experiment: "E3", Strategy: st, Cell: cell, Patch: p, QueuedNS: q, PreparingNS: q + 1e4, PublishedNS: q + 1e5, Threads: cell.Threads}
+	var arrive []int64
+	for range cell.Threads {
+		arrive = append(arrive, o.PublishedNS+int64(rng.ExpFloat64()*5e5))
+	}
+	first, last := arrive[0], arrive[0]
+	for _, a := range arrive {
+		first, last = min(first, a), max(last, a)
+	}
+	if st == record.Barrier {
+		first = last
+		o.PublishedNS = last
+	}
+	o.FirstOverNS, o.LastOverNS, o.ReleasedNS = first, last, last+1e5
+	for i, a := range arrive {
+		m := record.Move{Thread: i, AtNS: a, How: record.HowOwn, Spans: []record.Span{{FromNS: q - 1e6, ToNS: a, State: record.SpanOld}, {FromNS: a, ToNS: q + 1e7, State: record.SpanNew}}}
+		switch {
+		case st == record.Barrier:
+			m.AtNS = last
+			m.Spans = []record.Span{{FromNS: q - 1e6, ToNS: a, State: record.SpanOld}, {FromNS: a, ToNS: last, State: record.SpanWait}, {FromNS: last, ToNS: q + 1e7, State: record.SpanNew}}
+		case i == 1:
+			m.How = record.HowPulled
+			m.Spans = []record.Span{{FromNS: q - 1e6, ToNS: q + 1e7, State: record.SpanIdle}}
+		}
+		o.Moves = append(o.Moves, m)
+		o.Migrated++
+	}
+	return o
+}
+
+func synthE4(rng *rand.Rand, base record.TimeBase) []record.Micro {
+	var out []record.Micro
+	values := func(cost float64) []int64 {
+		v := make([]int64, 12)
+		for i := range v {
+			v[i] = int64(8 * cost * math.Exp(rng.NormFloat64()*0.03))
+			if i == 0 {
+				v[i] *= 4 // warm-up
+			}
+		}
+		return v
+	}
+	flat := map[string]float64{"create": 21e3, "seal": 7e3, "enter": 2.2e3}
+	for kib := int64(1024); kib <= 4<<20; kib *= 4 {
+		for _, op := range []string{"create", "seal", "enter"} {
+			out = append(out, record.Micro{Experiment: "E4", Sweep: record.SweepResident, Bench: op, ResidentKiB: kib, Batch: 8, ValuesNS: values(flat[op])})
+		}
+		out = append(out, record.Micro{Experiment: "E4", Sweep: record.SweepResident, Bench: "fork", ResidentKiB: kib, Batch: 8, ValuesNS: values(90e3 + 12*float64(kib))})
+	}
+	if base == record.ICount {
+		return out
+	}
+	for _, n := range []int{10, 100, 1000, 10000} {
+		out = append(out,
+			record.Micro{Experiment: "E4", Sweep: record.SweepMappings, Bench: "create", Mappings: n, Batch: 8, ValuesNS: values(21e3 + 30*float64(n))},
+			record.Micro{Experiment: "E4", Sweep: record.SweepMappings, Bench: "fork", Mappings: n, Batch: 8, ValuesNS: values(90e3 + 900*float64(n))})
+	}
+	for _, n := range []int{1, 4, 16, 64} {
+		out = append(out, record.Micro{Experiment: "E4", Sweep: record.SweepViews, Bench: "create", Views: n, Batch: 8, ValuesNS: values(21e3)})
+	}
+	return out
+}
+
+func synthE5(rng *rand.Rand, variant string, noise float64) []record.Micro {
+	var out []record.Micro
+	cost := map[string]float64{"page-fault": 32000, "map-unmap": 96000}
+	extra := map[string]float64{"stock": 1, "base": 1.001, "base-views": 1.003, "view": 1.008}
+	settings := []string{"base", "base-views", "view"}
+	if variant == "stock" {
+		settings = []string{"stock"}
+	}
+	for _, b := range []string{"page-fault", "map-unmap"} {
+		for _, s := range settings {
+			m := record.Micro{Experiment: "E5", Bench: b, Setting: s, Batch: 100}
+			for range 20 {
+				m.ValuesNS = append(m.ValuesNS, int64(100*cost[b]*extra[s]*math.Exp(rng.NormFloat64()*0.0002*noise)))
+			}
+			out = append(out, m)
+		}
+	}
+	return out
+}
