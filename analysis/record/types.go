@@ -126,6 +126,9 @@ type Boot struct {
 	End string `json:"end"`
 	// Kernel complaints on the console (WARNING, BUG, KASAN, lockdep, stalls, …).
 	Complaints []Complaint `json:"complaints,omitempty"`
+	// What went wrong outside of the trials: boots before this one that failed
+	// before the guest could speak, benchmarks that failed, frames that were lost.
+	Incidents []string `json:"incidents,omitempty"`
 }
 
 // Complaint is one thing that the kernel found wrong.
