@@ -251,7 +251,6 @@ static void start_sleepers(long n)
 	pthread_attr_destroy(&attr);
 	while (__atomic_load_n(&asleep, __ATOMIC_SEQ_CST) < (uint32_t)n)
 		usleep(1000);
-	usleep(20000); /* from the last count to the futex */
 }
 
 #define TIMED(bench, count, op) do { \
@@ -278,13 +277,13 @@ static void rep_views(const struct setting *s, int rep, int *last)
 	TIMED("enter", batch, for (int i = 0; i < batch; i += 2) { view_enter(fd); view_enter(-1); });
 	/* Moves every sleeper, out of the view of the repetition before. */
 	TIMED("pull", 1, moved = view_ctl(fd, MM_VIEW_PULL));
-	if (moved != s->threads)
+	if (moved != s->threads) {
+		errno = ESRCH;
 		die("pull did not move every sleeper");
-	/* What the last patch leaves behind when this one has taken its threads. */
-	if (*last >= 0) {
-		TIMED("retire", 1, view_ctl(*last, MM_VIEW_RETIRE));
-		TIMED("close", 1, close(*last));
 	}
+	/* What the last patch leaves behind when this one has taken its threads. */
+	TIMED("retire", 1, view_ctl(*last, MM_VIEW_RETIRE));
+	TIMED("close", 1, close(*last));
 	*last = fd;
 }
 
@@ -303,6 +302,25 @@ static void rep_fork(const struct setting *s, int rep)
 	line(s, "fork", rep, 1, returned - t);
 }
 
+/*
+ * A thread that is on its way into its sleep is not pulled.  Once all have been,
+ * they stay asleep, so that every pull that is measured moves all of them.
+ */
+static int pull_all(long threads)
+{
+	int fd = view_make();
+	uint64_t deadline = now_ns() + 10000000000ull;
+
+	for (long moved = 0; moved < threads; usleep(1000)) {
+		moved += view_ctl(fd, MM_VIEW_PULL);
+		if (now_ns() > deadline) {
+			errno = ETIMEDOUT;
+			die("pull sleepers");
+		}
+	}
+	return fd;
+}
+
 static int bench_setting(const struct setting *s)
 {
 	int last = -1;
@@ -315,6 +333,8 @@ static int bench_setting(const struct setting *s)
 	start_sleepers(s->threads);
 	for (long i = 0; views_exist && i < s->views; i++)
 		view_make(); /* gone with the process */
+	if (views_exist)
+		last = pull_all(s->threads);
 	for (int rep = 0; rep < reps; rep++) {
 		if (views_exist)
 			rep_views(s, rep, &last);
