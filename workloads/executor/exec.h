@@ -58,6 +58,7 @@ struct worker {
 	uint64_t txns, requests, mem_ops, mem_skipped;	/* own, watchdog reads */
 	uint32_t root, action;		/* next of each */
 	uint32_t inside_ns;		/* sleep within the next transaction */
+	uint32_t went_off;		/* generation in which it went offline */
 	uint64_t seen[SHARED_WORDS], added;
 	struct wire_record *child;	/* shared page: a forked child's records */
 	bool started, ended;		/* atomic */

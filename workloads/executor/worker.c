@@ -88,15 +88,19 @@ void go_offline(struct worker *w)
 	rec(w, WIRE_RECORD_OFFLINE, 0, 0, now_ns());
 	if (patching())
 		error(w, WIRE_ERROR_OFFLINE, wflp_offline());
+	w->went_off = generation();
 }
 
 void go_online(struct worker *w)
 {
 	uint64_t t = now_ns();
+	bool pulled = generation() != w->went_off;
 	int moved = patching() ? wflp_online() : 0;
 
 	error(w, WIRE_ERROR_ONLINE, moved);
-	rec(w, WIRE_RECORD_ONLINE, moved > 0, generation(), t);
+	rec(w, WIRE_RECORD_ONLINE,
+	    (uint16_t)((moved > 0 ? WIRE_ONLINE_MOVED : 0) | (pulled ? WIRE_ONLINE_PULLED : 0)),
+	    generation(), t);
 }
 
 static int quiescent(struct worker *w)

@@ -152,7 +152,7 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 			from := o.QueuedNS - margin.Nanoseconds()
 			to := max(o.LastOverNS, o.PublishedNS) + margin.Nanoseconds()
 			for w, st := range r.Trace.StreamList {
-				if m, ok := move(r.Trace.Of(st), w, p, from, to); ok {
+				if m, ok := move(r.Trace.Of(st), w, p, r.Strategy != record.WaitFree, from, to); ok {
 					o.Moves = append(o.Moves, m)
 				}
 			}
@@ -163,7 +163,7 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 }
 
 // move is one thread's way over; false if it was not there.
-func move(recs []wire.Record, worker int, p wire.Report, from, to int64) (record.Move, bool) {
+func move(recs []wire.Record, worker int, p wire.Report, inPlace bool, from, to int64) (record.Move, bool) {
 	m := record.Move{Thread: worker}
 	var born, died, offline int64
 	var spans []record.Span
@@ -221,17 +221,24 @@ func move(recs []wire.Record, worker int, p wire.Report, from, to int64) (record
 			enter(record.SpanIdle, at)
 		case wire.RecordOnline:
 			next := record.SpanIdle
-			if rec.A != 0 {
+			if rec.A&wire.OnlineMoved != 0 {
 				next = record.SpanWait
 			}
 			enter(next, at)
 			if ran(rec.B) == record.SpanNew {
-				// The patch was over while this thread still slept: it was pulled,
-				// at the latest then.
-				if last := int64(p.LastOverNS); last != 0 && offline <= last && at > last {
-					over(last, record.HowPulled)
+				// It woke in new code; or, where code is changed in place and no
+				// thread can tell, it slept when the patch was published, which
+				// then counts it as arrived. When exactly it got over, asleep, is
+				// not known: at the latest when all were.
+				asleep := inPlace && offline <= int64(p.PublishedNS) && at >= int64(p.PublishedNS)
+				how := record.HowOwn
+				if rec.A&wire.OnlinePulled != 0 || asleep {
+					how = record.HowPulled
+					if last := int64(p.LastOverNS); last != 0 {
+						at = min(at, last)
+					}
 				}
-				over(at, record.HowOwn)
+				over(at, how)
 			}
 		case wire.RecordReqStart:
 			enter(state, at)

@@ -188,21 +188,28 @@ func TestMove(t *testing.T) {
 		return record.Span{State: state, FromNS: from, ToNS: to}
 	}
 	for name, c := range map[string]struct {
-		recs  []wire.Record
-		how   string
-		at    int64
-		spans []record.Span
+		recs    []wire.Record
+		inPlace bool
+		how     string
+		at      int64
+		spans   []record.Span
 	}{
-		"own": {append(old[:2:2], rec(wire.RecordTxn, 1, 2, 130), rec(wire.RecordMoved, 1, 2, 150)), record.HowOwn, 150,
+		"own": {append(old[:2:2], rec(wire.RecordTxn, 1, 2, 130), rec(wire.RecordMoved, 1, 2, 150)), false, record.HowOwn, 150,
 			[]record.Span{span("old", 50, 130), span("wait", 130, 150), span("new", 150, 300)}},
-		"pulled": {append(old[:2:2], rec(wire.RecordOffline, 0, 0, 90), rec(wire.RecordOnline, 0, 2, 250), rec(wire.RecordTxn, 0, 2, 260)), record.HowPulled, 200,
-			[]record.Span{span("old", 50, 90), span("idle", 90, 260), span("new", 260, 300)}},
-		"gone": {append(old[:2:2], rec(wire.RecordDeath, 0, 1, 140)), record.HowGone, 140, []record.Span{span("old", 50, 140)}},
-		"born": {[]wire.Record{rec(wire.RecordBirth, 0, 0, 160), rec(wire.RecordTxn, 0, 2, 170)}, record.HowBorn, 160,
+		"pulled": {append(old[:2:2], rec(wire.RecordOffline, 0, 0, 90), rec(wire.RecordOnline, wire.OnlinePulled, 2, 250), rec(wire.RecordTxn, 0, 2, 260)), false,
+			record.HowPulled, 200, []record.Span{span("old", 50, 90), span("idle", 90, 260), span("new", 260, 300)}},
+		"pulled, awake before the rest": {append(old[:2:2], rec(wire.RecordOffline, 0, 0, 90), rec(wire.RecordOnline, wire.OnlinePulled, 2, 180), rec(wire.RecordTxn, 0, 2, 190)), false,
+			record.HowPulled, 180, []record.Span{span("old", 50, 90), span("idle", 90, 190), span("new", 190, 300)}},
+		"woke and moved": {append(old[:2:2], rec(wire.RecordOffline, 0, 0, 90), rec(wire.RecordOnline, wire.OnlineMoved, 2, 180), rec(wire.RecordTxn, 0, 2, 190)), false,
+			record.HowOwn, 180, []record.Span{span("old", 50, 90), span("idle", 90, 180), span("wait", 180, 190), span("new", 190, 300)}},
+		"arrived asleep": {append(old[:2:2], rec(wire.RecordOffline, 0, 0, 90), rec(wire.RecordOnline, wire.OnlineMoved, 2, 180), rec(wire.RecordTxn, 0, 2, 190)), true,
+			record.HowPulled, 180, []record.Span{span("old", 50, 90), span("idle", 90, 180), span("wait", 180, 190), span("new", 190, 300)}},
+		"gone": {append(old[:2:2], rec(wire.RecordDeath, 0, 1, 140)), false, record.HowGone, 140, []record.Span{span("old", 50, 140)}},
+		"born": {[]wire.Record{rec(wire.RecordBirth, 0, 0, 160), rec(wire.RecordTxn, 0, 2, 170)}, false, record.HowBorn, 160,
 			[]record.Span{span("idle", 160, 170), span("new", 170, 300)}},
-		"never": {old, "", 0, []record.Span{span("old", 50, 300)}},
+		"never": {old, false, "", 0, []record.Span{span("old", 50, 300)}},
 	} {
-		m, ok := move(c.recs, 0, p, 50, 300)
+		m, ok := move(c.recs, 0, p, c.inPlace, 50, 300)
 		if !ok || m.How != c.how || m.AtNS != c.at || len(m.Spans) != len(c.spans) {
 			t.Errorf("%s: %v %+v", name, ok, m)
 			continue
@@ -213,7 +220,7 @@ func TestMove(t *testing.T) {
 			}
 		}
 	}
-	if _, ok := move([]wire.Record{rec(wire.RecordBirth, 0, 0, 400)}, 0, p, 50, 300); ok {
+	if _, ok := move([]wire.Record{rec(wire.RecordBirth, 0, 0, 400)}, 0, p, false, 50, 300); ok {
 		t.Error("a thread born afterwards was there")
 	}
 }

@@ -68,7 +68,7 @@ const (
 	RecordReqStart = 3  // b = request; c = ns
 	RecordReqEnd   = 4  // b = request; c = ns
 	RecordOffline  = 5  // c = ns before
-	RecordOnline   = 6  // a = 1 moved; b = generation; c = ns after waking, before going online
+	RecordOnline   = 6  // a = Online bits; b = generation; c = ns after waking, before going online
 	RecordBirth    = 7  // b = generation; c = ns before registration
 	RecordDeath    = 8  // a = why (Death…); b = generation; c = ns before leaving
 	RecordOp       = 9  // a = action kind; b = region; c = ns
@@ -83,6 +83,12 @@ const (
 	TxnMoved = 1 // the quiescence point before it moved the thread
 	TxnChild = 2 // run by a forked child, reported by its parent
 	TxnEmpty = 4 // a quiescence point passed while waiting for work
+)
+
+// Bits in a of RecordOnline.
+const (
+	OnlineMoved  = 1 // the thread is in another generation than before its sleep
+	OnlinePulled = 2 // it was so already when it woke
 )
 
 // Why a thread ended.

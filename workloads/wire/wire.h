@@ -50,7 +50,7 @@
 #define WIRE_RECORD_REQ_START 3 /* b = request; c = ns */
 #define WIRE_RECORD_REQ_END 4 /* b = request; c = ns */
 #define WIRE_RECORD_OFFLINE 5 /* c = ns before */
-#define WIRE_RECORD_ONLINE 6 /* a = 1 moved; b = generation; c = ns after waking, before going online */
+#define WIRE_RECORD_ONLINE 6 /* a = Online bits; b = generation; c = ns after waking, before going online */
 #define WIRE_RECORD_BIRTH 7 /* b = generation; c = ns before registration */
 #define WIRE_RECORD_DEATH 8 /* a = why (Death…); b = generation; c = ns before leaving */
 #define WIRE_RECORD_OP 9 /* a = action kind; b = region; c = ns */
@@ -63,6 +63,10 @@
 #define WIRE_TXN_MOVED 1 /* the quiescence point before it moved the thread */
 #define WIRE_TXN_CHILD 2 /* run by a forked child, reported by its parent */
 #define WIRE_TXN_EMPTY 4 /* a quiescence point passed while waiting for work */
+
+/* Bits in a of RecordOnline. */
+#define WIRE_ONLINE_MOVED 1 /* the thread is in another generation than before its sleep */
+#define WIRE_ONLINE_PULLED 2 /* it was so already when it woke */
 
 /* Why a thread ended. */
 #define WIRE_DEATH_DONE 0 /* it did what its spec asks */
