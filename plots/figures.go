@@ -308,8 +308,15 @@ func Cost(name, note, xLabel string, x Unit, yLabel string, y Unit, lines []Line
 		for _, l := range lines {
 			xs, ys = append(xs, l.X), append(ys, l.Y, l.Lo, l.Hi)
 		}
-		p.logX(xLabel, x, 7, xs...)
+		p.logX(xLabel, x, 5, xs...)
+		if ticks := at(x, xs); len(ticks) <= 5 {
+			p.X.Tick.Marker = plot.ConstantTicks(ticks)
+		}
 		p.logY(yLabel, y, 7, ys...)
+		// At least a decade: a few percent must not look like a slope.
+		if f := math.Sqrt(10 * p.Y.Min / p.Y.Max); f > 1 {
+			p.Y.Min, p.Y.Max = p.Y.Min/f, p.Y.Max*f
+		}
 		p.margin = true
 		for _, l := range lines {
 			l.Markers = true
@@ -317,6 +324,21 @@ func Cost(name, note, xLabel string, x Unit, yLabel string, y Unit, lines []Line
 		}
 		row(c, false, p)
 	}}
+}
+
+// at puts a tick at each value that occurs.
+func at(u Unit, values [][]float64) []plot.Tick {
+	var ticks []plot.Tick
+	seen := map[float64]bool{}
+	for _, vs := range values {
+		for _, v := range vs {
+			if !bad(v, true) && !seen[v] {
+				seen[v] = true
+				ticks = append(ticks, plot.Tick{Value: v, Label: u.Format(v)})
+			}
+		}
+	}
+	return ticks
 }
 
 // Ratio is one row of Ratios.

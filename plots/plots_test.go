@@ -134,6 +134,9 @@ func TestGallery(t *testing.T) {
 						t.Fatalf("%s: %v", f.Name, err)
 					}
 				}
+				if s := codePage(string(a)); strings.Count(s, "?") != strings.Count(string(a), "?") {
+					t.Errorf("%s has characters that its PDF cannot show", f.Name)
+				}
 				for _, bad := range []string{"NaN", "Inf", "#-"} {
 					if bytes.Contains(a, []byte(bad)) {
 						t.Errorf("%s.svg contains %s", f.Name, bad)
@@ -217,6 +220,14 @@ func labels(t plot.Ticker, lo, hi float64) string {
 		}
 	}
 	return strings.Join(s, " ")
+}
+
+func TestCodePage(t *testing.T) {
+	for in, want := range map[string]string{"10 µs": "10 \xb5s", "a · b – c × d": "a \xb7 b \x96 c \xd7 d", "≥ 1": "? 1"} {
+		if got := codePage(in); got != want {
+			t.Errorf("%q: got %q, want %q", in, got, want)
+		}
+	}
 }
 
 func TestTicks(t *testing.T) {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	pdf "codeberg.org/go-pdf/fpdf"
+	"golang.org/x/text/encoding"
+	"golang.org/x/text/encoding/charmap"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/text"
@@ -142,7 +144,7 @@ func (f Figure) Render(format string) ([]byte, error) {
 	var c vg.CanvasWriterTo
 	switch format {
 	case "pdf":
-		c = vgpdf.New(f.W, f.H)
+		c = pdfCanvas{vgpdf.New(f.W, f.H)}
 	case "svg":
 		c = vgsvg.New(f.W, f.H)
 	case "png":
@@ -168,6 +170,24 @@ func (f Figure) Render(format string) ([]byte, error) {
 			"font-family:'Liberation Sans',Arimo,Arial,Helvetica,sans-serif;")), nil
 	}
 	return b.Bytes(), nil
+}
+
+// pdfCanvas hands text to the PDF in the code page that its fonts are embedded
+// with; the canvas of the library writes the bytes of UTF-8, and "µ" reads "Âµ".
+type pdfCanvas struct{ *vgpdf.Canvas }
+
+func (c pdfCanvas) FillString(f font.Face, pt vg.Point, s string) {
+	c.Canvas.FillString(f, pt, codePage(s))
+}
+
+// codePage has a question mark for what the code page lacks; a test sees to it
+// that no figure needs one.
+func codePage(s string) string {
+	out, err := encoding.ReplaceUnsupported(charmap.Windows1252.NewEncoder()).String(s)
+	if err != nil {
+		return s
+	}
+	return strings.ReplaceAll(out, "\x1a", "?")
 }
 
 // Save writes the figure into dir, in all formats.

@@ -149,9 +149,9 @@ func (b *builder) e1() {
 		if list == nil {
 			list = []string{"none"}
 		}
-		tab.Rows = append(tab.Rows, []cell{text(string(s)), short(bootN), short(specN), short(runN), short(vio), short(und), short(pat), short(exe),
+		tab.Rows = append(tab.Rows, []tableCell{text(string(s)), short(bootN), short(specN), short(runN), short(vio), short(und), short(pat), short(exe),
 			text(strings.Join(list, ", ")), short(perRun), short(perPatch)})
-		volume.Rows = append(volume.Rows, []cell{text(string(s)),
+		volume.Rows = append(volume.Rows, []tableCell{text(string(s)),
 			short(c("transactions", "transactions", t.counts.Transactions)), short(c("requests", "requests", t.counts.Requests)),
 			short(c("migrated", "threads moved at their own quiescence point", t.counts.Migrated)), short(c("pulled", "threads pulled over asleep", t.counts.Pulled)),
 			short(c("births", "thread births", t.counts.Births)), short(c("memory_ops", "memory operations", t.counts.MemoryOps)), short(c("refused", "patches refused or failed", t.counts.PatchesFailed))})
@@ -364,7 +364,7 @@ func (b *builder) console() {
 			return b.num("console."+v+"."+id, what+", "+v+" kernel", "count", float64(x), stats.NoInterval, s.boots, "boots", s.units)
 		}
 		numbers[v] = n("complaints", "complaints on the console", s.complaints)
-		tab.Rows = append(tab.Rows, []cell{text(v), short(n("boots", "boots", s.boots)), short(numbers[v]), text(strings.Join(kinds, ", ")),
+		tab.Rows = append(tab.Rows, []tableCell{text(v), short(n("boots", "boots", s.boots)), short(numbers[v]), text(strings.Join(kinds, ", ")),
 			short(n("crashed", "boots that crashed", s.crashed)), short(n("cut", "boots that timed out or were killed", s.bad))})
 	}
 	if len(variants) > 0 {

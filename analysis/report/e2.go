@@ -82,9 +82,13 @@ func (b *builder) e2() {
 			Header: []string{"cell", "strategy", "boots", "patches", "requests", "p50", "p99", "p99.9", "p99.99", "max", "steady p99.9"}}
 		ratios := &table{Name: "e2-ratios-" + string(base), Caption: "Ratios of latencies in the window of a patch (" + baseName(base) + "), paired by boot, with 95 % intervals over boots.",
 			Header: []string{"cell", "ratio", "boots", "p50", "p99", "p99.9", "max", "Cliff's delta of p99.9"}}
+		var around, ccdf []part
 		for _, key := range sortedCells(first) {
-			b.e2Cell(&sec, base, key, cells[key], tab, ratios)
+			a, c := b.e2Cell(base, first[key], cells[key], tab, ratios)
+			around, ccdf = append(around, a...), append(ccdf, c...)
 		}
+		// Wide figures first, so that the narrow ones stand side by side.
+		sec.Parts = append(append(sec.Parts, around...), ccdf...)
 		sec.Parts = append(sec.Parts, part{Table: tab}, part{Table: ratios})
 	}
 	if len(sec.Parts) == 0 {
@@ -114,7 +118,9 @@ func sortedCells(m map[string]record.Cell) []string {
 	return keys
 }
 
-func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[record.Strategy]*latencies, tab, ratios *table) {
+// e2Cell files the numbers of one cell and returns its figures.
+func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.Strategy]*latencies, tab, ratios *table) (aroundParts, ccdfParts []part) {
+	key, words := cell.String(), cellText(cell)
 	id := fmt.Sprintf("e2.%s.%s.", base, key)
 	p := map[record.Strategy]Number{}
 	var ccdf []plots.Line
@@ -136,16 +142,16 @@ func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[
 			if shares[i] < 1 && float64(n)*(1-shares[i]) < 1-1e-9 {
 				v, interval = math.NaN(), stats.NoInterval
 			}
-			row[name] = b.num(id+string(s)+"."+name, fmt.Sprintf("%s latency in the window of a patch, %s, %s", name, s, key), "ns", v, interval, n, "requests", l.units)
+			row[name] = b.num(id+string(s)+"."+name, fmt.Sprintf("%s latency in the window of a patch, %s, %s", name, s, words), "ns", v, interval, n, "requests", l.units)
 		}
 		p[s] = row["p99.9"]
 		sq, siv := stats.Quantiles(seed(id+"steady"+string(s)), l.dists(l.steady), shares)
-		steady := b.num(id+string(s)+".steady.p99.9", fmt.Sprintf("p99.9 latency outside of the windows, %s, %s", s, key), "ns", sq[p999], siv[p999],
+		steady := b.num(id+string(s)+".steady.p99.9", fmt.Sprintf("p99.9 latency outside of the windows, %s, %s", s, words), "ns", sq[p999], siv[p999],
 			stats.Merge(l.dists(l.steady)...).N(), "requests", l.units)
 		c := func(name, what string, v int64) Number {
 			return b.num(id+string(s)+"."+name, what, "count", float64(v), stats.NoInterval, int64(len(l.units)), "boots", l.units)
 		}
-		tab.Rows = append(tab.Rows, []cell{text(key), text(string(s)), short(c("boots", "boots", int64(len(l.units)))), short(c("patches", "patches", l.patches)), short(c("requests", "requests in windows", n)),
+		tab.Rows = append(tab.Rows, []tableCell{text(words), text(string(s)), short(c("boots", "boots", int64(len(l.units)))), short(c("patches", "patches", l.patches)), short(c("requests", "requests in windows", n)),
 			short(row["p50"]), full(row["p99"]), full(row["p99.9"]), short(row["p99.99"]), short(row["max"]), short(steady)})
 		if l.warmup > 0 {
 			c("warmup", "requests left out as warm-up", l.warmup)
@@ -155,20 +161,20 @@ func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[
 			around = append(around, t)
 			windowNS = max(windowNS, w)
 		} else if w > 0 {
-			b.note("E2, %s, %s, %s: the runs differ in bins or window, so they are left out of the figure over time; the tables have them.", base, key, s)
+			b.note("E2, %s, %s, %s: the runs differ in bins or window, so they are left out of the figure over time; the tables have them.", base, words, s)
 		}
 	}
-	foot := fmt.Sprintf("%s · %s · %s, n = %s in windows", base, key, boots(nBoots), count(total, "request"))
+	foot := fmt.Sprintf("%s · %s · %s, n = %s in windows", base, words, boots(nBoots), count(total, "request"))
 	name := slug(string(base) + " " + key)
 	if len(around) > 0 {
 		f := plots.Around("e2-around-"+name, foot, float64(windowNS), around)
-		sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Latency around a patch, %s, %s (%s). Each panel lays all patches of a strategy over each other; time runs from the moment the patch is asked for. "+
-			"Look for a rise at 0: under barrier, requests that arrive while threads wait are delayed; under waitfree the panel should look like that of none.", key, baseName(base), boots(nBoots))})
+		aroundParts = append(aroundParts, part{Figure: &f, Caption: fmt.Sprintf("Latency around a patch, %s, %s (%s). Each panel lays all patches of a strategy over each other; time runs from the moment the patch is asked for. "+
+			"Look for a rise at 0: under barrier, requests that arrive while threads wait are delayed; under waitfree the panel should look like that of none.", words, baseName(base), boots(nBoots))})
 	}
 	if total > 0 {
 		f := plots.CCDF("e2-ccdf-"+name, foot, "Latency of requests in the window", ccdf)
-		sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of the requests in the window of a patch that took longer than a given time, %s (%s; %s). Both axes are logarithmic: one in a thousand requests is at 0.001.",
-			key, baseName(base), count(total, "request"))})
+		ccdfParts = append(ccdfParts, part{Figure: &f, Caption: fmt.Sprintf("Share of the requests in the window of a patch that took longer than a given time, %s (%s; %s). Both axes are logarithmic: one in a thousand requests is at 0.001.",
+			words, baseName(base), count(total, "request"))})
 	}
 	// Ratios.
 	ratioRow := func(x, y record.Strategy) (Number, bool) {
@@ -189,7 +195,7 @@ func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[
 			if shares[i] < 1 && float64(min(nx, ny))*(1-shares[i]) < 1-1e-9 {
 				v, interval = math.NaN(), stats.NoInterval
 			}
-			out[name] = b.num(rid+name, fmt.Sprintf("%s latency in the window, %s over %s, %s", name, x, y, key), "ratio", v, interval, int64(len(all)), "boots", all)
+			out[name] = b.num(rid+name, fmt.Sprintf("%s latency in the window, %s over %s, %s", name, x, y, words), "ratio", v, interval, int64(len(all)), "boots", all)
 		}
 		perBoot := func(ds []stats.Dist) (v []float64) {
 			for _, d := range ds {
@@ -199,15 +205,15 @@ func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[
 			}
 			return v
 		}
-		delta := b.num(rid+"cliff", fmt.Sprintf("Cliff's delta of the boots' p99.9 latencies, %s against %s, %s", x, y, key), "exponent",
+		delta := b.num(rid+"cliff", fmt.Sprintf("Cliff's delta of the boots' p99.9 latencies, %s against %s, %s", x, y, words), "exponent",
 			stats.CliffDelta(perBoot(dx), perBoot(dy)), stats.NoInterval, int64(len(all)), "boots", all)
 		nb := b.num(rid+"boots", "boots", "count", float64(len(all)), stats.NoInterval, int64(len(all)), "boots", all)
-		ratios.Rows = append(ratios.Rows, []cell{text(key), text(fmt.Sprintf("%s / %s", x, y)), short(nb), full(out["p50"]), full(out["p99"]), full(out["p99.9"]), full(out["max"]), short(delta)})
+		ratios.Rows = append(ratios.Rows, []tableCell{text(words), text(fmt.Sprintf("%s / %s", x, y)), short(nb), full(out["p50"]), full(out["p99"]), full(out["p99.9"]), full(out["max"]), short(delta)})
 		return out["p99.9"], true
 	}
 	claim := Claim{
 		ID:       fmt.Sprintf("e2-tail-%s-%s", base, slug(key)),
-		Text:     fmt.Sprintf("In the window of a patch, the p99.9 latency under waitfree is below that under barrier (%s, %s).", key, base),
+		Text:     fmt.Sprintf("In the window of a patch, the p99.9 latency under waitfree is below that under barrier (%s, %s).", words, base),
 		Expected: "ratio waitfree / barrier below 1 with its whole interval",
 		Refute:   "an interval that lies at or above 1",
 		Holds:    Unknown, Measured: "one of the two was not measured",
@@ -229,6 +235,7 @@ func (b *builder) e2Cell(sec *section, base record.TimeBase, key string, by map[
 		}
 	}
 	b.claim(claim, numbers...)
+	return aroundParts, ccdfParts
 }
 
 // below judges a number by its interval: true if all of it lies below the limit,

@@ -78,9 +78,9 @@ func (b *builder) e3() {
 			}
 		}
 		tab := &table{Name: "e3-over-" + string(base), Caption: "Time from asking for a patch to the first and to the last thread in the new code (" + baseName(base) + "), with 95 % intervals over boots.",
-			Header: []string{"cell", "strategy", "boots", "patches", "refused", "left behind", "first p50", "first p99", "last p50", "last p99", "last max"}}
+			Header: []string{"cell", "strategy", "boots", "patches", "refused", "behind", "first p50", "first p99", "last p50", "last p99", "last max"}}
 		for _, key := range sortedCells(first) {
-			by := cells[key]
+			by, words := cells[key], cellText(first[key])
 			id := fmt.Sprintf("e3.%s.%s.", base, key)
 			var lines []plots.Line
 			medians := map[record.Strategy][2]Number{}
@@ -93,7 +93,7 @@ func (b *builder) e3() {
 				q := func(which string, of map[string][]stats.Point, share float64, name string) Number {
 					d := o.dists(of)
 					v, iv := stats.Quantiles(seed(id+string(s)+which+name), d, []float64{share})
-					return b.num(id+string(s)+"."+which+"."+name, fmt.Sprintf("%s of the time until the %s thread runs new code, %s, %s", name, which, s, key), "ns",
+					return b.num(id+string(s)+"."+which+"."+name, fmt.Sprintf("%s of the time until the %s thread runs new code, %s, %s", name, which, s, words), "ns",
 						v[0], iv[0], stats.Merge(d...).N(), "patches", o.units)
 				}
 				c := func(name, what string, v int64) Number {
@@ -107,17 +107,17 @@ func (b *builder) e3() {
 					published += o.total
 					leftNumbers = append(leftNumbers, behind)
 				}
-				tab.Rows = append(tab.Rows, []cell{text(key), text(string(s)), short(c("boots", "boots", int64(len(o.units)))), short(c("patches", "published patches", o.total)),
+				tab.Rows = append(tab.Rows, []tableCell{text(words), text(string(s)), short(c("boots", "boots", int64(len(o.units)))), short(c("patches", "published patches", o.total)),
 					short(c("refused", "refused or failed patches", o.failed)), short(behind),
 					full(f50), short(q("first", o.first, 0.99, "p99")), full(l50), short(q("last", o.last, 0.99, "p99")), short(q("last", o.last, 1, "max"))})
 				lines = append(lines, cdfLine("first, "+string(s), string(s), true, stats.Merge(o.dists(o.first)...), o.total), cdfLine("last, "+string(s), string(s), false, stats.Merge(o.dists(o.last)...), o.total))
 			}
 			if n > 0 {
 				name := slug(string(base) + " " + key)
-				foot := fmt.Sprintf("%s · %s · %s, n = %s", base, key, boots(nBoots), count(n, "patch"))
+				foot := fmt.Sprintf("%s · %s · %s, n = %s", base, words, boots(nBoots), count(n, "patch"))
 				f := plots.CDF("e3-over-"+name, foot, "Time after the patch was asked for", "Share of patches", lines)
 				sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of patches for which the first (dotted) and the last thread runs new code within a given time, %s (%s; %s). "+
-					"Under barrier the first is over hardly before the last, for all wait for all; under waitfree the first does not wait.", key, baseName(base), count(n, "patch"))})
+					"Under barrier the first is over hardly before the last, for all wait for all; under waitfree the first does not wait.", words, baseName(base), count(n, "patch"))})
 			}
 			w, wok := by[record.WaitFree]
 			ba, bok := by[record.Barrier]
@@ -128,9 +128,9 @@ func (b *builder) e3() {
 					rid := id + "waitfree/barrier." + which
 					r, iv := stats.QuantileRatios(seed(rid), of(w), of(ba), paired, []float64{0.5})
 					all := distinct(append(append([]string{}, w.units...), ba.units...))
-					num := b.num(rid, fmt.Sprintf("median time until the %s thread runs new code, waitfree over barrier, %s", which, key), "ratio", r[0], iv[0], int64(len(all)), "boots", all)
+					num := b.num(rid, fmt.Sprintf("median time until the %s thread runs new code, waitfree over barrier, %s", which, words), "ratio", r[0], iv[0], int64(len(all)), "boots", all)
 					into := []*verdicts{&firsts, &lasts}[k]
-					into.add(below(num, 1), fmt.Sprintf("%s, %s: %s against %s, ratio %s", base, key, medians[record.WaitFree][k], medians[record.Barrier][k], num.Full()),
+					into.add(below(num, 1), fmt.Sprintf("%s, %s: %s against %s, ratio %s", base, words, medians[record.WaitFree][k], medians[record.Barrier][k], num.Full()),
 						medians[record.WaitFree][k], medians[record.Barrier][k], num)
 				}
 			}
@@ -253,9 +253,9 @@ func (b *builder) gantt(base record.TimeBase, cells map[string]map[record.Strate
 		for i := range charts {
 			charts[i].From, charts[i].To = -0.15*to, 1.2*to
 		}
-		f := plots.Gantts("e3-gantt-"+string(base), fmt.Sprintf("%s · %s · n = 1 patch each", base, key), charts)
+		f := plots.Gantts("e3-gantt-"+string(base), fmt.Sprintf("%s · %s · n = 1 patch each", base, cellText(first[key])), charts)
 		return part{Figure: &f, Caption: fmt.Sprintf("The way of one patch through the program under %s, thread by thread (%s, %s, n = 1 patch each: the one whose last thread was over at the median). "+
-			"Under waitfree each thread changes over at its own quiescence point and none waits; under barrier those that arrive early wait (hatched) for the last.", strings.Join(strategies, " and under "), key, baseName(base))}, true
+			"Under waitfree each thread changes over at its own quiescence point and none waits; under barrier those that arrive early wait (hatched) for the last.", strings.Join(strategies, " and under "), cellText(first[key]), baseName(base))}, true
 	}
 	return part{}, false
 }

@@ -215,7 +215,7 @@ func (b *builder) e4() {
 					iv := stats.Bootstrap(seed(id), len(units), func(idx []int) float64 { return medianOf(med, pick(units, idx)) })
 					n := b.num(id, fmt.Sprintf("cost of one %s, %s %s", bench, strings.ToLower(sw.name), sw.unit.Format(x)), unit, s.cost(units), iv, int64(len(units)), "boots", units)
 					nb := b.num(id+".batches", "batches", "count", float64(s.n), stats.NoInterval, s.n, "batches", units)
-					tab.Rows = append(tab.Rows, []cell{text(sw.key), text(bench), text(sw.unit.Format(x)), text(fmt.Sprint(len(units))), short(nb), full(n)})
+					tab.Rows = append(tab.Rows, []tableCell{text(sw.key), text(bench), text(sw.unit.Format(x)), text(fmt.Sprint(len(units))), short(nb), full(n)})
 					line.X, line.Y = append(line.X, x), append(line.Y, n.value())
 					i := n.interval()
 					line.Lo, line.Hi = append(line.Lo, i.Lo), append(line.Hi, i.Hi)
@@ -223,9 +223,9 @@ func (b *builder) e4() {
 				if len(line.X) >= 2 {
 					n := b.slope(fmt.Sprintf("e4.%s.%s.%s.slope", base, sw.key, bench), fmt.Sprintf("exponent of the cost of %s over %s", bench, strings.ToLower(sw.name)), data[bench])
 					slope[bench] = n
-					slopes.Rows = append(slopes.Rows, []cell{text(sw.key), text(bench), text(fmt.Sprint(len(line.X))), text(sw.unit.Format(line.X[0])), text(sw.unit.Format(line.X[len(line.X)-1])), full(n)})
+					slopes.Rows = append(slopes.Rows, []tableCell{text(sw.key), text(bench), text(fmt.Sprint(len(line.X))), text(sw.unit.Format(line.X[0])), text(sw.unit.Format(line.X[len(line.X)-1])), full(n)})
 					if n.Value != nil {
-						line.Label = fmt.Sprintf("%s, slope %.2f", bench, *n.Value+0)
+						line.Label = fmt.Sprintf("%s, slope %s", bench, noMinus(fmt.Sprintf("%.2f", *n.Value)))
 					}
 				}
 				if len(line.X) > 0 {
@@ -446,7 +446,7 @@ func (b *builder) e5() {
 				} else {
 					st = b.num(stockID, fmt.Sprintf("cost of one %s, stock kernel", bench), unit, stock.cost(tu), stats.NoInterval, int64(len(tu)), "boots", tu)
 				}
-				tab.Rows = append(tab.Rows, []cell{text(bench), text(settingNames[setting] + of), text(fmt.Sprint(len(su))), short(bn), short(cost), text(fmt.Sprint(len(tu))), short(st), full(r)})
+				tab.Rows = append(tab.Rows, []tableCell{text(bench), text(settingNames[setting] + of), text(fmt.Sprint(len(su))), short(bn), short(cost), text(fmt.Sprint(len(tu))), short(st), full(r)})
 				iv := r.interval()
 				rows = append(rows, plots.Ratio{Group: bench, Label: settingNames[setting], Value: r.value(), Lo: iv.Lo, Hi: iv.Hi})
 			}

@@ -32,6 +32,29 @@ type htmlSection struct {
 	Parts                         []htmlPart
 }
 
+// claimGroup is the claims of one experiment.
+type claimGroup struct {
+	ID, Question string
+	Claims       []Claim
+}
+
+// groups puts the claims under the questions that they answer; what the kernels
+// say on their consoles belongs to correctness.
+func (b *builder) groups() []claimGroup {
+	var out []claimGroup
+	for _, s := range b.sections {
+		g := claimGroup{ID: s.ID, Question: s.Question}
+		for _, c := range b.summary.Claims {
+			own := strings.HasPrefix(c.ID, strings.ToLower(s.ID)+"-")
+			if own || s.ID == "E1" && strings.HasPrefix(c.ID, "console") {
+				g.Claims = append(g.Claims, c)
+			}
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
 type fact struct{ Name, Value string }
 
 // html is the report as one page that needs nothing else: no network, no fonts,
@@ -63,7 +86,7 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	err = t.Execute(&buf, map[string]any{
-		"Run": b.summary.Run, "Claims": b.summary.Claims, "Answer": answer(b.summary.Claims), "Machine": b.machine(),
+		"Run": b.summary.Run, "Groups": b.groups(), "Answer": answer(b.summary.Claims), "Machine": b.machine(),
 		"Sections": sections, "Notes": b.summary.Notes, "Numbers": len(b.summary.Numbers),
 	})
 	if err != nil {

@@ -340,11 +340,44 @@ func format(v float64, unit string) string {
 		}
 		return fmt.Sprintf("%.3f", v)
 	case "exponent":
-		return fmt.Sprintf("%.3f", v+0)
+		return noMinus(fmt.Sprintf("%.3f", v))
 	case "share":
 		return plots.Share.Format(v)
 	}
 	return plots.Share.Format(v)
+}
+
+// noMinus takes the sign from a zero.
+func noMinus(s string) string {
+	if strings.Trim(s, "-0.") == "" {
+		return strings.TrimPrefix(s, "-")
+	}
+	return s
+}
+
+// cellText is a cell as a reader wants it: "4 threads, 60 % load".
+func cellText(c record.Cell) string {
+	var s []string
+	if c.Threads != 0 {
+		s = append(s, count(int64(c.Threads), "thread"))
+	}
+	if c.UtilisationPct != 0 {
+		s = append(s, fmt.Sprintf("%d %% load", c.UtilisationPct))
+	}
+	us := func(v int) string { return plots.Nanoseconds.Format(float64(v) * 1000) }
+	if c.IntervalUS != 0 {
+		s = append(s, "quiescent every "+us(c.IntervalUS))
+	}
+	if c.LongPct != 0 || c.LongUS != 0 {
+		s = append(s, fmt.Sprintf("%d %% of %s", c.LongPct, us(c.LongUS)))
+	}
+	if c.BlockedThreads != 0 {
+		s = append(s, fmt.Sprintf("%d asleep", c.BlockedThreads))
+	}
+	if len(s) == 0 {
+		return "one setting"
+	}
+	return strings.Join(s, ", ")
 }
 
 func distinct(s []string) []string {

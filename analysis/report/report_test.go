@@ -533,7 +533,7 @@ func TestKnownNumbers(t *testing.T) {
 func TestTables(t *testing.T) {
 	v, lo, hi := 1234.5, 1000.0, 2000.0
 	n := Number{Unit: "ns", Value: &v, Lo: &lo, Hi: &hi}
-	tab := &table{Name: "t", Caption: "50 % & more_", Header: []string{"what", "cost"}, Rows: [][]cell{{text("a, b"), full(n)}, {text("c"), short(Number{Unit: "ns"})}, {text("d"), text("")}}}
+	tab := &table{Name: "t", Caption: "50 % & more_", Header: []string{"what", "cost"}, Rows: [][]tableCell{{text("a, b"), full(n)}, {text("c"), short(Number{Unit: "ns"})}, {text("d"), text("")}}}
 	got, err := tab.csv()
 	if err != nil {
 		t.Fatal(err)
@@ -549,7 +549,7 @@ func TestTables(t *testing.T) {
 	}
 	for _, c := range []struct{ got, want string }{
 		{count(1, "boot"), "1 boot"}, {count(2, "patch"), "2 patches"}, {count(1234, "batch"), "1,234 batches"},
-		{format(0.000123456, "share"), "0.000123"}, {format(9999, "instructions"), "9,999"}, {format(250.4, "ratio"), "250"}, {format(-0.0001, "exponent"), "-0.000"},
+		{format(0.000123456, "share"), "0.000123"}, {format(9999, "instructions"), "9,999"}, {format(250.4, "ratio"), "250"}, {format(-0.0001, "exponent"), "0.000"},
 		{answer([]Claim{{Holds: True}, {Holds: False}, {Holds: Unknown}}), "1 of 3 claims hold, 1 is refuted, 1 cannot be decided from these records."},
 		{fmt.Sprint(slug("threads=4 util=60%")), "threads4-util60"},
 	} {

@@ -4,8 +4,11 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/wflp/wflp/analysis/record"
@@ -48,8 +51,22 @@ func mustHist(values []int64) *record.Hist {
 	return h
 }
 
-// synth is a whole run.
+var synthOnce = sync.OnceValue(makeSynth)
+
+// synth is a whole run; the caller may change all but the histograms.
 func synth() []record.Unit {
+	units := slices.Clone(synthOnce())
+	for i := range units {
+		u := &units[i]
+		u.Trials, u.Latencies, u.Overs, u.Micros = slices.Clone(u.Trials), slices.Clone(u.Latencies), slices.Clone(u.Overs), slices.Clone(u.Micros)
+		for j := range u.Trials {
+			u.Trials[j].Violations = maps.Clone(u.Trials[j].Violations)
+		}
+	}
+	return units
+}
+
+func makeSynth() []record.Unit {
 	var units []record.Unit
 	for i := range 10 {
 		u := record.Unit{Key: record.Key("boot", record.TCG, "release", i), Boot: synthBoot(record.TCG, "release", i)}

@@ -14,24 +14,24 @@ import (
 type table struct {
 	Name, Caption string
 	Header        []string
-	Rows          [][]cell
+	Rows          [][]tableCell
 }
 
-// cell is text or a number.
-type cell struct {
+// tableCell is text or a number.
+type tableCell struct {
 	Text string
 	Num  *Number
 	// Plain shows the number without its interval.
 	Plain bool
 }
 
-func text(s string) cell   { return cell{Text: s} }
-func full(n Number) cell   { return cell{Num: &n} }
-func short(n Number) cell  { return cell{Num: &n, Plain: true} }
-func integer(n int64) cell { return cell{Text: strconv.FormatInt(n, 10)} }
+func text(s string) tableCell   { return tableCell{Text: s} }
+func full(n Number) tableCell   { return tableCell{Num: &n} }
+func short(n Number) tableCell  { return tableCell{Num: &n, Plain: true} }
+func integer(n int64) tableCell { return tableCell{Text: strconv.FormatInt(n, 10)} }
 
 // String is the cell as a reader sees it.
-func (c cell) String() string {
+func (c tableCell) String() string {
 	switch {
 	case c.Num == nil:
 		return c.Text
@@ -41,8 +41,19 @@ func (c cell) String() string {
 	return c.Num.Full()
 }
 
+// Main and Range are the two parts of String.
+func (c tableCell) Main() string {
+	if c.Num == nil {
+		return c.Text
+	}
+	return c.Num.String()
+}
+
+// Range is the interval, or nothing.
+func (c tableCell) Range() string { return strings.TrimPrefix(c.String(), c.Main()) }
+
 // IsNum tells numbers, which are set flush right, from words.
-func (c cell) IsNum() bool { return c.Num != nil }
+func (c tableCell) IsNum() bool { return c.Num != nil }
 
 // csv has the raw numbers: a column of numbers becomes value, lo and hi with the
 // unit in each row where the rows differ in it.
@@ -161,7 +172,7 @@ func tex(s string) string { return texEscapes.Replace(s) }
 func claimTable(claims []Claim) *table {
 	t := &table{Name: "claims", Caption: "Claims", Header: []string{"id", "claim", "expected", "measured", "holds"}}
 	for _, c := range claims {
-		t.Rows = append(t.Rows, []cell{text(c.ID), text(c.Text), text(c.Expected), text(c.Measured), text(c.Holds)})
+		t.Rows = append(t.Rows, []tableCell{text(c.ID), text(c.Text), text(c.Expected), text(c.Measured), text(c.Holds)})
 	}
 	return t
 }
@@ -175,3 +186,6 @@ func (t *table) Numeric(j int) bool {
 	}
 	return false
 }
+
+// Long tables are folded on the page.
+func (t *table) Long() bool { return len(t.Rows) > 20 }

@@ -3,6 +3,7 @@
 package stats
 
 import (
+	"cmp"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -20,8 +21,8 @@ type Dist []Point
 
 // NewDist sorts and merges points.
 func NewDist(points []Point) Dist {
-	p := append([]Point(nil), points...)
-	sort.Slice(p, func(i, j int) bool { return p[i].V < p[j].V })
+	p := slices.Clone(points)
+	slices.SortFunc(p, func(a, b Point) int { return cmp.Compare(a.V, b.V) })
 	d := p[:0]
 	for _, q := range p {
 		if k := len(d) - 1; k >= 0 && d[k].V == q.V {
