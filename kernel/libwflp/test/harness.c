@@ -72,19 +72,28 @@ static void too_late(int sig)
 	_exit(1);
 }
 
+/* WFLP_TEST_SLOW=N: a machine N times slower, such as an emulated debug kernel. */
+unsigned int slow(void)
+{
+	const char *s = getenv("WFLP_TEST_SLOW");
+	int n = s ? atoi(s) : 1;
+
+	return n > 0 ? (unsigned int)n : 1;
+}
+
 void deadline(unsigned int seconds)
 {
 	signal(SIGALRM, too_late);
-	alarm(seconds);
+	alarm(seconds * slow());
 }
 
 unsigned int scaled(unsigned int n)
 {
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-	return n / 4 ? n / 4 : 1;
-#else
-	return n;
+	n /= 4;
 #endif
+	n /= slow();
+	return n ? n : 1;
 }
 
 /* By another call than the one wflp_init() asks: a skip must prove itself. */
@@ -200,7 +209,7 @@ int64_t subject_patch(const struct subject *s, uint32_t from, uint32_t to,
 
 int finish(int64_t ticket, enum wflp_stage stage)
 {
-	return wflp_wait(ticket, stage, 20000000000);
+	return wflp_wait(ticket, stage, 20000000000ll * slow());
 }
 
 bool report_sane(const struct wflp_report *r, enum wflp_strategy strategy)

@@ -29,7 +29,8 @@ void need(bool cond, const char *what);
 /* Any call that does not come back is a failure, not a hang. */
 void deadline(unsigned int seconds);
 
-/* Smaller numbers where a sanitiser makes everything slow. */
+/* Smaller numbers where a sanitiser or the machine makes everything slow. */
+unsigned int slow(void);
 unsigned int scaled(unsigned int n);
 
 /* argv[1], one of the names; initialises the library; skips where it proves that it must. */

@@ -2,6 +2,8 @@
 /* The child of a fork is an ordinary process, and no danger to its parent. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +28,25 @@ static uint64_t versions(uint32_t v)
 	return (uint64_t)v << 32 | v;
 }
 
+/* The library's descriptors: of the parent's memory, at worst. */
+static bool inherited(void)
+{
+	char path[32], to[64];
+
+	for (int fd = 3; fd < 64; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		n = readlink(path, to, sizeof(to) - 1);
+		if (n < 0)
+			continue;
+		to[n] = '\0';
+		if (strstr(to, "/mem") || strstr(to, "eventfd") || strstr(to, "mm_view"))
+			return true;
+	}
+	return false;
+}
+
 /* Returns the number of the first thing that is not as it should be. */
 static int child(uint32_t v)
 {
@@ -34,6 +55,8 @@ static int child(uint32_t v)
 
 	if (s.call() != versions(v))
 		return 1;
+	if (inherited())
+		return 11;
 	if (wflp_quiescent() || wflp_thread_unregister() != -ESRCH)
 		return 2;
 	if (wflp_thread_register() != -ENODEV)
