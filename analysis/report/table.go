@@ -28,7 +28,6 @@ type tableCell struct {
 func text(s string) tableCell   { return tableCell{Text: s} }
 func full(n Number) tableCell   { return tableCell{Num: &n} }
 func short(n Number) tableCell  { return tableCell{Num: &n, Plain: true} }
-func integer(n int64) tableCell { return tableCell{Text: strconv.FormatInt(n, 10)} }
 
 // String is the cell as a reader sees it.
 func (c tableCell) String() string {
