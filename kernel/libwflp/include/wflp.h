@@ -43,7 +43,9 @@ enum wflp_strategy {
  *   -EINVAL  unknown strategy or flags, or WFLP_NAIVE without ALLOW_UNSAFE
  *   -EALREADY already initialised
  *   -ENOSYS  WFLP_WAITFREE on a kernel without mm_view
- *   -ENOMEM, -EAGAIN  no memory or no thread for the patcher
+ *   -ENOMEM, -EAGAIN, -EMFILE  no memory, thread or descriptor for the patcher
+ *   -EACCES  in place: /proc/self/mem cannot be opened
+ *   -EPERM   WFLP_WAITFREE: a seccomp filter forbids the calls
  */
 int wflp_init(enum wflp_strategy strategy, unsigned int flags);
 
@@ -122,7 +124,8 @@ enum wflp_stage {
 /*
  * CLOCK_MONOTONIC nanoseconds, 0 where the stage has not been reached.
  * error of a failed patch: -ESTALE old bytes differ, -EACCES / -EFAULT /
- * -EOPNOTSUPP an address cannot be patched (bad_edit tells which), -EMFILE no
+ * -EOPNOTSUPP an address cannot be patched, -EBUSY a uprobe is set there
+ * (bad_edit tells which), -EMFILE no
  * view left (held_generation is the oldest generation still held and held_tid
  * a thread in it), -ENOMEM.
  */
