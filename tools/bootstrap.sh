@@ -123,7 +123,10 @@ if ! have_go; then
 	# Not inside a module, and not into the user's module cache: read-only
 	# files there would be in the way of the rename below.
 	version=v0.0.1-$go_pin.linux-amd64
-	got=$(cd "$tmp" && GO111MODULE=on GOFLAGS= GOTOOLCHAIN=local GOMODCACHE=$tmp/mod "$old" mod download -json "golang.org/toolchain@$version")
+	if ! got=$(cd "$tmp" && GO111MODULE=on GOFLAGS= GOTOOLCHAIN=local GOMODCACHE=$tmp/mod "$old" mod download -json "golang.org/toolchain@$version"); then
+		say "fetching golang.org/toolchain@$version: $got"
+		exit 1
+	fi
 	sum=$(sed -n 's/^\t"Sum": "\(.*\)",\{0,1\}$/\1/p' <<<"$got")
 	if [ "$sum" != "$go_sum" ]; then
 		say "golang.org/toolchain@$version has sum '$sum', pinned is '$go_sum'"
