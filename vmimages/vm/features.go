@@ -23,6 +23,11 @@ const (
 	Deterministic Mode = "deterministic"
 )
 
+// IcountShift is log2 of the virtual nanoseconds that an instruction takes in
+// mode deterministic. A greater one makes more of the run's time fit into one of
+// ours; timers come after fewer instructions then.
+const IcountShift = 4
+
 // Modes lists all modes.
 func Modes() []Mode { return []Mode{Measured, Fast, Deterministic} }
 
@@ -67,7 +72,7 @@ func (e execution) qemu() []string {
 	case Deterministic:
 		// Each is needed: without -seed or clock=vm the guest sees the
 		// host's randomness or time, sleep=on lets the host's scheduler in.
-		return []string{"-M", "pc", "-accel", "tcg,thread=single", "-icount", "shift=4,sleep=off",
+		return []string{"-M", "pc", "-accel", "tcg,thread=single", "-icount", fmt.Sprintf("shift=%d,sleep=off", IcountShift),
 			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", strconv.FormatUint(e.seed, 10), "-cpu", "max"}
 	default:
 		return []string{"-M", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
