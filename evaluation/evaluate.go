@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evaluation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/wflp/wflp/analysis/record"
+	"github.com/wflp/wflp/analysis/report"
+	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/vm"
+	"github.com/wflp/wflp/workloads/trial"
+)
+
+// Config is an evaluation as a user asks for it.
+type Config struct {
+	Profile string
+	Out     string
+	Seed    uint64
+	Only    []string // experiments; empty: all
+	Mode    vm.Mode  // "": the default
+	// Slots is how many machines run side by side; 0: as many as fit the host.
+	Slots    int
+	Maker    Maker
+	Log      io.Writer // progress
+	Terminal bool      // that Log is
+}
+
+// Finding is what an evaluation found that must not be.
+type Finding struct {
+	Key      string
+	Strategy record.Strategy
+	Note     string
+	Again    string // the command that repeats it; empty for complaints of a kernel
+}
+
+// Run makes an evaluation, or goes on with the one in Out, and its report.
+func Run(ctx context.Context, c Config) ([]Finding, error) {
+	ability, err := c.Maker.Ability(ctx, c.Mode)
+	if err != nil {
+		return nil, err
+	}
+	all, err := Plan(c.Profile, c.Seed, ability, nil)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := Plan(c.Profile, c.Seed, ability, c.Only)
+	if err != nil {
+		return nil, err
+	}
+	// All kernels of the profile, whatever is run of it now: the manifest names
+	// them, and the rest of the run may follow.
+	kit, err := c.Maker.Make(ctx, Variants(all))
+	if err != nil {
+		return nil, err
+	}
+	m, err := kit.Manifest(ctx, c.Maker)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := Digest(all)
+	if err != nil {
+		return nil, err
+	}
+	m.Profile, m.Seed = c.Profile, record.Seed(c.Seed)
+	m.TimeBases = []record.TimeBase{base(ability.Mode), record.ICount}
+	m.Config = map[string]string{"mode": string(ability.Mode), "plan": digest, "machine_memory_limit_mib": strconv.Itoa(ability.MemMiB)}
+	if _, err := record.Begin(c.Out, m); err != nil {
+		return nil, err
+	}
+	log, err := record.Open(c.Out)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	slots := c.Slots
+	if slots == 0 {
+		slots = max(ability.Cores, 1)
+	}
+	digests := map[string]string{}
+	for v, k := range kit.Kernels {
+		digests[v] = k.Digest
+	}
+	// Machines that a kill left behind are dead, but their files are still there.
+	machines := filepath.Join(c.Out, "machines")
+	defer os.RemoveAll(machines)
+	if err := os.RemoveAll(machines); err != nil {
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	engine := Engine{Log: log, Digests: digests, Slots: slots, Evidence: filepath.Join(c.Out, "evidence"), Progress: &Progress{W: c.Log, Terminal: c.Terminal},
+		Machine: func(u Unit, step func()) trial.Machine {
+			return oneTime{trial.VM{Config: vm.Config{Mode: u.Mode, Kernel: kit.Kernels[u.Variant], Image: kit.Image, CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: u.Seed,
+				Timeout: u.Timeout, Dir: filepath.Join(machines, name(u))},
+				On: func(e vm.Event) {
+					if e.Kind == vm.EventStepEnd {
+						step()
+					}
+				}}}
+		}}
+	runErr := engine.Run(ctx, plan)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("evaluate: %w", ctx.Err())
+	}
+	if log.Len() == 0 {
+		return nil, errors.Join(runErr, errors.New("evaluate: nothing was recorded"))
+	}
+	if err := report.Make(c.Out); err != nil {
+		return nil, errors.Join(runErr, err)
+	}
+	units, err := record.ReadAll(c.Out)
+	if err != nil {
+		return nil, errors.Join(runErr, err)
+	}
+	return Findings(all, units), runErr
+}
+
+// oneTime is a machine whose folder goes when it ends: its console is in the
+// result, and its frames may be large.
+type oneTime struct{ trial.VM }
+
+func (m oneTime) Run(ctx context.Context, job guestproto.Job, files map[string][]byte) (*vm.Result, error) {
+	defer os.RemoveAll(m.Config.Dir)
+	return m.VM.Run(ctx, job, files)
+}
+
+// name is the key of a unit as the name of a file.
+func name(u Unit) string { return strings.ReplaceAll(u.Key, "/", "-") }
+
+// Findings lists what the records of a plan say that must not be: violations,
+// but for those of the control, and complaints of kernels.
+func Findings(plan []Unit, units []record.Unit) []Finding {
+	planned := map[string]Unit{}
+	for _, u := range plan {
+		planned[u.Key] = u
+	}
+	var out []Finding
+	for _, u := range units {
+		p, ok := planned[u.Key]
+		for i, t := range u.Trials {
+			if t.Verdict != record.Violation || t.Strategy == record.Naive {
+				continue
+			}
+			f := Finding{Key: u.Key, Strategy: t.Strategy, Note: t.Note}
+			if ok && i < len(p.Trials) {
+				f.Again = Repeat(p, p.Trials[i])
+			}
+			out = append(out, f)
+		}
+		for _, c := range u.Boot.Complaints {
+			out = append(out, Finding{Key: u.Key, Note: c.Kind + ": " + c.Text})
+		}
+	}
+	return out
+}
+
+// Describe prints a plan.
+func Describe(w io.Writer, plan []Unit) {
+	var trials, measures int
+	for _, u := range plan {
+		how := "beside others"
+		if u.Alone {
+			how = "alone"
+		}
+		fmt.Fprintf(w, "%-26s %-8s %-13s %d CPUs %5d MiB  %3d trials %d benchmarks  about %3.0f s, %s\n", u.Key, u.Variant, u.Mode, u.CPUs, u.MemMiB,
+			len(u.Trials), len(u.Measures), u.Estimate.Seconds(), how)
+		trials += len(u.Trials)
+		measures += len(u.Measures)
+	}
+	fmt.Fprintf(w, "%d boots, %d trials, %d benchmarks\n", len(plan), trials, measures)
+}
+
+// IsTerminal says whether a file is one that a line can be redrawn on.
+func IsTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("TERM") != ""
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package evaluation
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/wflp/wflp/analysis/record"
+	"github.com/wflp/wflp/vmimages/vm"
+	"github.com/wflp/wflp/workloads"
+)
+
+// Ability is what a plan must know of the machine that it is for. It must not
+// change from one start of a run to the next, or the plan would.
+type Ability struct {
+	Mode   vm.Mode // measured or fast (or deterministic, for tests): for what is measured in time
+	Cores  int
+	MemMiB int // that one virtual machine may take
+}
+
+// Experiments of this package, in the order of their planning.
+var Experiments = []string{"E1", "E2", "E3", "E4", "E5"}
+
+// compared are the strategies that every cell of E2 compares.
+var compared = []record.Strategy{record.None, record.WaitFree, record.Barrier}
+
+// correctness is E1: boots with programs in each, every program under each of
+// the strategies.
+type correctness struct{ boots, programs int }
+
+// latencies is E2.
+type latencies struct {
+	boots                                      int
+	cells                                      [][2]int // threads, utilisation in percent
+	serviceUS, perRequest, durationMS, patches int
+}
+
+// overs is E3.
+type overs struct {
+	boots               int
+	cells               []workloads.SlowParams
+	durationMS, patches int
+}
+
+// operations is E4. Fewer boots and sizes are counted in instructions than
+// measured in time: they do not vary.
+type operations struct {
+	boots, counted                     int
+	resident, mappings, views, threads []int
+	countedResident                    []int
+	reps                               int
+}
+
+// everyone is E5.
+type everyone struct{ boots, counted, reps, batch int }
+
+// profile is how much of each experiment there is.
+type profile struct {
+	e1 correctness
+	e2 latencies
+	e3 overs
+	e4 operations
+	e5 everyone
+}
+
+// Sizes are chosen so that quick ends within a quarter of an hour on two cores
+// with emulation, and smoke within two minutes; full takes a night.
+var profiles = map[string]profile{
+	"smoke": {
+		e1: correctness{boots: 2, programs: 5},
+		e2: latencies{boots: 2, cells: [][2]int{{4, 50}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
+		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
+		e4: operations{boots: 1, counted: 0, resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}, reps: 5},
+		e5: everyone{boots: 1, counted: 1, reps: 5, batch: 128},
+	},
+	"quick": {
+		e1: correctness{boots: 12, programs: 28},
+		e2: latencies{boots: 4, cells: [][2]int{{4, 60}, {8, 60}, {16, 30}, {16, 60}, {32, 60}, {64, 60}},
+			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
+		e3: overs{boots: 4, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
+			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
+			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
+		e4: operations{boots: 3, counted: 2, resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32},
+			countedResident: []int{1, 16, 256, 1024}, reps: 15},
+		e5: everyone{boots: 4, counted: 2, reps: 20, batch: 256},
+	},
+	"full": {
+		e1: correctness{boots: 60, programs: 40},
+		e2: latencies{boots: 10, cells: [][2]int{{4, 30}, {4, 60}, {4, 80}, {8, 60}, {16, 30}, {16, 60}, {16, 80}, {32, 60}, {64, 30}, {64, 60}, {64, 80}},
+			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
+		e3: overs{boots: 10, durationMS: 2000, patches: 40, cells: []workloads.SlowParams{
+			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000}, {Threads: 4, IntervalUS: 50000},
+			{Threads: 16, IntervalUS: 1000}, {Threads: 64, IntervalUS: 1000},
+			{Threads: 4, IntervalUS: 1000, LongPct: 1, LongUS: 100000}, {Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000},
+			{Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}, {Threads: 4, IntervalUS: 1000, Blocked: 56, BlockedUS: 100000}}},
+		e4: operations{boots: 10, counted: 3, resident: []int{1, 4, 16, 64, 256, 1024, 4096}, mappings: []int{10, 100, 1000, 10000}, views: []int{1, 2, 8, 32, 60},
+			threads: []int{1, 8, 64, 256}, countedResident: []int{1, 4, 16, 64, 256, 1024}, reps: 30},
+		e5: everyone{boots: 10, counted: 3, reps: 40, batch: 256},
+	},
+}
+
+// Profiles lists the names of the profiles.
+func Profiles() []string {
+	var out []string
+	for name := range profiles {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Plan is the work of a profile: units in the order in which they are begun.
+// Units that may run side by side come first, and the order of the experiments
+// is otherwise theirs. only, if not empty, names the experiments wanted; it
+// chooses among the units and changes none of them.
+func Plan(name string, seed uint64, a Ability, only []string) ([]Unit, error) {
+	p, ok := profiles[name]
+	if !ok {
+		return nil, fmt.Errorf("plan evaluation: no profile %q, there are %s", name, strings.Join(Profiles(), ", "))
+	}
+	for _, e := range only {
+		if !slices.Contains(Experiments, e) {
+			return nil, fmt.Errorf("plan evaluation: no experiment %q, there are %s", e, strings.Join(Experiments, ", "))
+		}
+	}
+	if !a.Mode.Valid() {
+		return nil, fmt.Errorf("plan evaluation: mode %q", a.Mode)
+	}
+	b := &planner{seed: seed, ability: a}
+	b.e1(p.e1)
+	b.e2(p.e2)
+	b.e3(p.e3)
+	b.e4(p.e4)
+	b.e5(p.e5)
+	units := slices.DeleteFunc(b.units, func(u Unit) bool {
+		return len(only) > 0 && !slices.ContainsFunc(u.Experiments, func(e string) bool { return slices.Contains(only, e) })
+	})
+	slices.SortStableFunc(units, func(x, y Unit) int { return boolInt(x.Alone) - boolInt(y.Alone) })
+	return units, nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+type planner struct {
+	seed    uint64
+	ability Ability
+	units   []Unit
+}
+
+// derive makes a seed from that of the run and what it is for, so that the seeds
+// of one experiment do not depend on how much there is of another.
+func (b *planner) derive(parts ...any) uint64 {
+	h := sha256.New()
+	fmt.Fprintln(h, append([]any{b.seed}, parts...)...)
+	return binary.LittleEndian.Uint64(h.Sum(nil))
+}
+
+// add finishes a unit. Times are given generously: a timeout is for what hangs.
+func (b *planner) add(u Unit, experiment string, parts ...any) {
+	u.Experiments = []string{experiment}
+	u.Key = record.Key(append([]any{strings.ToLower(experiment), u.Base(), u.Variant}, parts...)...)
+	u.Seed = b.derive(u.Key)
+	if u.Mode == vm.Measured {
+		u.Estimate /= 4
+	}
+	u.Timeout = 5*time.Minute + 10*u.Estimate
+	rng := rand.New(rand.NewPCG(u.Seed, 1))
+	rng.Shuffle(len(u.Trials), func(i, j int) { u.Trials[i], u.Trials[j] = u.Trials[j], u.Trials[i] })
+	b.units = append(b.units, u)
+}
+
+const release, stock = "release", "stock"
+
+// e1 runs every program under all strategies that change code. The number of
+// processors varies: one is where a thread is preempted anywhere, more than the
+// host has is where a thread stops for long in the middle of anything.
+func (b *planner) e1(p correctness) {
+	for boot := range p.boots {
+		cpus := []int{2, 2, 4, 2, 3, 2}[boot%6]
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Estimate: 3*time.Second + time.Duration(p.programs)*1200*time.Millisecond}
+		for i := range p.programs {
+			program := Program{Seed: b.derive("E1", boot, i), Shape: workloads.Correctness}
+			for _, s := range []record.Strategy{record.WaitFree, record.Barrier, record.Naive} {
+				u.Trials = append(u.Trials, Trial{Experiment: "E1", Program: program, Strategy: s})
+			}
+		}
+		b.add(u, "E1", boot)
+	}
+}
+
+// measuredCPUs is what programs are measured on. The load of E2 is a percentage
+// of this many, so they must all be there at the same time.
+func (b *planner) measuredCPUs() int { return min(max(b.ability.Cores, 1), 2) }
+
+func (b *planner) e2(p latencies) {
+	cpus := b.measuredCPUs()
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Alone: true,
+			Estimate: 3*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+500))*time.Millisecond}
+		for i, c := range p.cells {
+			program := Program{Seed: b.derive("E2", boot, i), Shape: workloads.Latency, Serve: &workloads.ServeParams{
+				Threads: c[0], CPUs: cpus, Utilisation: float64(c[1]) / 100, ServiceUS: p.serviceUS, PerRequest: p.perRequest, DurationMS: p.durationMS, Patches: p.patches}}
+			for _, s := range compared {
+				u.Trials = append(u.Trials, Trial{Experiment: "E2", Program: program, Strategy: s, Cell: record.Cell{Threads: c[0], UtilisationPct: c[1]}})
+			}
+		}
+		b.add(u, "E2", boot)
+	}
+}
+
+func (b *planner) e3(p overs) {
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true,
+			Estimate: 3*time.Second + time.Duration(len(p.cells)*2*(p.durationMS+400))*time.Millisecond}
+		for i, c := range p.cells {
+			c.DurationMS, c.Patches = p.durationMS, p.patches
+			program := Program{Seed: b.derive("E3", boot, i), Shape: workloads.Over, Slow: &c}
+			cell := record.Cell{Threads: c.Threads, IntervalUS: c.IntervalUS, LongPct: c.LongPct, LongUS: c.LongUS, BlockedThreads: c.Blocked}
+			for _, s := range []record.Strategy{record.WaitFree, record.Barrier} {
+				u.Trials = append(u.Trials, Trial{Experiment: "E3", Program: program, Strategy: s, Cell: cell})
+			}
+		}
+		b.add(u, "E3", boot)
+	}
+}
+
+// fits drops the sizes that a machine would not have the memory for.
+func (b *planner) fits(mib []int) []int {
+	return slices.DeleteFunc(slices.Clone(mib), func(m int) bool { return machineMiB(m) > b.ability.MemMiB })
+}
+
+// machineMiB is the memory of a machine whose greatest process is this large:
+// its page tables twice, and a system around it.
+func machineMiB(resident int) int { return resident + resident/64 + 256 }
+
+func (b *planner) e4(p operations) {
+	list := func(v []int) string {
+		var s []string
+		for _, n := range v {
+			s = append(s, strconv.Itoa(n))
+		}
+		return strings.Join(s, ",")
+	}
+	add := func(mode vm.Mode, boot int, resident []int, reps int, alone bool) {
+		if len(resident) == 0 {
+			return
+		}
+		u := Unit{Variant: release, Mode: mode, CPUs: b.measuredCPUs(), MemMiB: machineMiB(slices.Max(resident)), Alone: alone,
+			Estimate: 15*time.Second + time.Duration(slices.Max(resident))*25*time.Millisecond}
+		if mode == vm.Deterministic {
+			u.CPUs = 1
+		}
+		rng := rand.New(rand.NewPCG(b.derive("E4", mode, boot), 2))
+		// A step for each factor, in random order: what one leaves behind in the
+		// kernel's allocators must not always meet the same other.
+		for _, i := range rng.Perm(4) {
+			lists := []string{"", "", "", ""}
+			lists[i] = list([][]int{resident, p.mappings, p.views, p.threads}[i])
+			u.Measures = append(u.Measures, Measure{Experiment: "E4", Args: []string{"ops", "--reps", strconv.Itoa(reps), "--seed", strconv.FormatUint(rng.Uint64()>>1, 10),
+				"--resident", lists[0], "--mappings", lists[1], "--views", lists[2], "--threads", lists[3]}})
+		}
+		b.add(u, "E4", boot)
+	}
+	for boot := range p.counted {
+		add(vm.Deterministic, boot, b.fits(p.countedResident), max(p.reps/2, 1), false)
+	}
+	for boot := range p.boots {
+		add(b.ability.Mode, boot, b.fits(p.resident), p.reps, true)
+	}
+}
+
+func (b *planner) e5(p everyone) {
+	// The two kernels in turn, so that what changes on the host meets both.
+	for _, m := range []struct {
+		mode  vm.Mode
+		boots int
+	}{{vm.Deterministic, p.counted}, {b.ability.Mode, p.boots}} {
+		for boot := range m.boots {
+			for _, variant := range []string{stock, release} {
+				base := record.SettingBase
+				if variant == stock {
+					base = record.SettingStock
+				}
+				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 5 * time.Second}
+				if m.mode == vm.Deterministic {
+					u.CPUs = 1
+				}
+				// The same seed for both: the same order of the same work.
+				seed := b.derive("E5", m.mode, boot) >> 1
+				u.Measures = []Measure{{Experiment: "E5", Args: []string{"mm", "--reps", strconv.Itoa(p.reps), "--batch", strconv.Itoa(p.batch),
+					"--seed", strconv.FormatUint(seed, 10), "--base", base}}}
+				b.add(u, "E5", boot)
+			}
+		}
+	}
+}
+
+// Variants lists the kernels that units need.
+func Variants(units []Unit) []string {
+	var out []string
+	for _, u := range units {
+		out = append(out, u.Variant)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Digest names a plan: a run must not go on with another one.
+func Digest(units []Unit) (string, error) {
+	b, err := json.Marshal(units)
+	if err != nil {
+		return "", fmt.Errorf("digest plan: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:8]), nil
+}
