@@ -49,7 +49,7 @@ func placeLabel(c *draw.Canvas, txt string, col color.Color, own []vg.Point, sel
 			if !free {
 				continue
 			}
-			mine := boxDistance(box, visible)
+			mine := boxDistance(box, visible, vg.Length(best.score))
 			if mine < 1.6 {
 				continue
 			}
@@ -58,10 +58,10 @@ func placeLabel(c *draw.Canvas, txt string, col color.Color, own []vg.Point, sel
 			if score >= best.score {
 				continue
 			}
-			others := vg.Length(math.Inf(1))
+			others := 2*mine + 1 // farther does not matter
 			for i, o := range curves {
-				if i != self && len(o) > 0 {
-					others = min(others, boxDistance(box, o))
+				if i != self {
+					others = boxDistance(box, o, others)
 				}
 			}
 			if others < 1.6 {
@@ -146,21 +146,17 @@ func clipped(c *draw.Canvas, pts []vg.Point) []vg.Point {
 	return out
 }
 
-// boxDistance is the distance between a rectangle and a polyline, 0 if they meet.
-func boxDistance(r vg.Rectangle, pts []vg.Point) vg.Length {
-	best := vg.Length(math.Inf(1))
+// boxDistance is the distance between a rectangle and a polyline, 0 if they meet,
+// and limit if it is not less: what is farther need not be measured.
+func boxDistance(r vg.Rectangle, pts []vg.Point, limit vg.Length) vg.Length {
+	best := limit
 	for i, p := range pts {
-		best = min(best, pointBox(p, r))
-		if i > 0 {
-			a := pts[i-1]
-			// Cheap rejection: both ends on the far side of what is best already.
-			if max(a.X, p.X) < r.Min.X-best || min(a.X, p.X) > r.Max.X+best ||
-				max(a.Y, p.Y) < r.Min.Y-best || min(a.Y, p.Y) > r.Max.Y+best {
-				continue
-			}
-			best = min(best, segmentBox(a, p, r))
+		a := pts[max(0, i-1)]
+		if max(a.X, p.X) <= r.Min.X-best || min(a.X, p.X) >= r.Max.X+best ||
+			max(a.Y, p.Y) <= r.Min.Y-best || min(a.Y, p.Y) >= r.Max.Y+best {
+			continue
 		}
-		if best == 0 {
+		if best = min(best, segmentBox(a, p, r)); best == 0 {
 			return 0
 		}
 	}

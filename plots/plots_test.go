@@ -200,9 +200,34 @@ func TestLabelsDoNotOverlap(t *testing.T) {
 				}
 			}
 			for j, curve := range curves {
-				if boxDistance(b, curve) == 0 {
+				if boxDistance(b, curve, vg.Length(math.Inf(1))) == 0 {
 					t.Errorf("seed %d: name %d lies on curve %d", seed, i, j)
 				}
+			}
+		}
+	}
+}
+
+// The limit must not change what is below it.
+func TestBoxDistanceLimit(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 1))
+	at := func() vg.Point { return vg.Point{X: vg.Length(rng.Float64() * 100), Y: vg.Length(rng.Float64() * 100)} }
+	for range 300 {
+		pts := []vg.Point{at(), at(), at()}
+		a := at()
+		box := vg.Rectangle{Min: a, Max: vg.Point{X: a.X + 10, Y: a.Y + 5}}
+		// Second implementation: many points of both.
+		want := math.Inf(1)
+		for i := 1; i < len(pts); i++ {
+			for k := range 401 {
+				f := vg.Length(k) / 400
+				p := vg.Point{X: pts[i-1].X + f*(pts[i].X-pts[i-1].X), Y: pts[i-1].Y + f*(pts[i].Y-pts[i-1].Y)}
+				want = min(want, float64(pointBox(p, box)))
+			}
+		}
+		for _, limit := range []float64{math.Inf(1), 30, 5} {
+			if got := float64(boxDistance(box, pts, vg.Length(limit))); math.Abs(got-min(want, limit)) > 0.3 {
+				t.Errorf("%v to %v within %v: %v, want %v", box, pts, limit, got, min(want, limit))
 			}
 		}
 	}

@@ -193,8 +193,12 @@ func (b *builder) e1() {
 		}
 		if t := by[s]; t != nil {
 			v := t.verdicts[record.Violation]
-			c.Measured = fmt.Sprintf("%s of %s with a violation, %s undecided; upper 95 %% bound %s per run and %s per patch (%s, %s)",
-				plots.Thousands(v), count(t.runs, "run"), plots.Thousands(t.undecided()), bounds[s][4], bounds[s][5], count(t.counts.Patches, "patch"), count(t.counts.Executions, "execution"))
+			bound := ""
+			if bounds[s][5].Value != nil {
+				bound = fmt.Sprintf(" and %s per patch", bounds[s][5])
+			}
+			c.Measured = fmt.Sprintf("%s of %s with a violation, %s undecided; upper 95 %% bound %s per run%s (%s, %s)",
+				plots.Thousands(v), count(t.runs, "run"), plots.Thousands(t.undecided()), bounds[s][4], bound, count(t.counts.Patches, "patch"), count(t.counts.Executions, "execution"))
 			switch {
 			case v > 0:
 				c.Holds = False

@@ -343,7 +343,13 @@ func TestClaims(t *testing.T) {
 			return filterMicros(us, func(m record.Micro) bool { return m.Setting != record.SettingStock })
 		}, map[string]string{"e5-page-fault-icount": Unknown, "e5-map-unmap-icount": Unknown, "e5-page-fault-tcg": Unknown, "e5-map-unmap-tcg": Unknown}},
 	} {
-		got := claims(t, synthManifest(), mutation.do(synth()))
+		units := synth()
+		for i := range units {
+			for j := range units[i].Latencies {
+				units[i].Latencies[j].Bins = nil // no claim looks at them
+			}
+		}
+		got := claims(t, synthManifest(), mutation.do(units))
 		for id := range base {
 			want := mutation.want[id]
 			if want == "" {

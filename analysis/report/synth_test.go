@@ -128,7 +128,7 @@ func synthLatency(rng *rand.Rand, cell record.Cell, st record.Strategy) record.L
 	var in, out []int64
 	for k := -20; k < 40; k++ {
 		var values []int64
-		for range 120 {
+		for range 60 {
 			v := 60e3 * math.Exp(rng.NormFloat64()*0.5)
 			if rng.IntN(50) == 0 {
 				v *= 5

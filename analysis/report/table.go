@@ -25,9 +25,9 @@ type tableCell struct {
 	Plain bool
 }
 
-func text(s string) tableCell   { return tableCell{Text: s} }
-func full(n Number) tableCell   { return tableCell{Num: &n} }
-func short(n Number) tableCell  { return tableCell{Num: &n, Plain: true} }
+func text(s string) tableCell  { return tableCell{Text: s} }
+func full(n Number) tableCell  { return tableCell{Num: &n} }
+func short(n Number) tableCell { return tableCell{Num: &n, Plain: true} }
 
 // String is the cell as a reader sees it.
 func (c tableCell) String() string {
