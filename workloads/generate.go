@@ -316,6 +316,8 @@ type ServeParams struct {
 	Utilisation float64 // of all CPUs, default 0.5
 	ServiceUS   int     // time of the work of one request, default 200
 	PerRequest  int     // quiescence points in a request, default 4
+	LongPct     int     // percentage of transactions that are long, default 0
+	LongUS      int     // how long these are, default 10 * ServiceUS
 	DurationMS  int     // of arrivals, default 1000
 	Patches     int     // spread over the middle half, default 1
 }
@@ -327,6 +329,7 @@ func Serve(seed uint64, p ServeParams) *Spec {
 	orElse(&p.CPUs, 2)
 	orElse(&p.ServiceUS, 200)
 	orElse(&p.PerRequest, 4)
+	orElse(&p.LongUS, 10*p.ServiceUS)
 	orElse(&p.DurationMS, 1000)
 	orElse(&p.Patches, 1)
 	if p.Utilisation == 0 {
@@ -338,11 +341,19 @@ func Serve(seed uint64, p ServeParams) *Spec {
 	s.Functions = g.functions(6, 4)
 	span := float64(p.DurationMS) * 1000
 	s.Patches = g.spread(s.Functions, p.Patches, span)
-	// Mean time between arrivals at one thread: a request takes ServiceUS of one
+	work, longEvery := float64(p.ServiceUS), 0
+	if p.LongPct > 0 {
+		longEvery = max(100/p.LongPct, 1)
+		work += float64(p.PerRequest) / float64(longEvery) * float64(p.LongUS-p.ServiceUS/p.PerRequest)
+	}
+	// Mean time between arrivals at one thread: a request takes this much of one
 	// CPU, and Threads streams share CPUs*Utilisation of them.
-	mean := float64(p.ServiceUS) * float64(p.Threads) / (float64(p.CPUs) * p.Utilisation)
+	mean := work * float64(p.Threads) / (float64(p.CPUs) * p.Utilisation)
 	for range p.Threads {
 		w := Worker{Parent: -1, Interval: 1, PerRequest: p.PerRequest, SpinUS: max(p.ServiceUS/p.PerRequest, 1)}
+		if longEvery > 0 {
+			w.LongEvery, w.LongUS = longEvery, p.LongUS
+		}
 		w.Roots = []int{g.Intn(len(s.Functions)), g.Intn(len(s.Functions))}
 		for at := g.exp(mean); at < span; at += g.exp(mean) {
 			w.Arrivals = append(w.Arrivals, round(at))

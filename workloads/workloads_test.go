@@ -125,6 +125,19 @@ func TestServeLoad(t *testing.T) {
 	if got := float64(requests); math.Abs(got-want) > 4*math.Sqrt(want) {
 		t.Errorf("%v requests, want about %v", got, want)
 	}
+	// A long one in twenty, of 2 ms: 195 us more on average.
+	long := Serve(3, ServeParams{Threads: 8, Utilisation: 0.7, DurationMS: 20000, CPUs: 2, ServiceUS: 100, PerRequest: 1, LongPct: 5, LongUS: 2000})
+	requests = 0
+	for _, w := range long.Workers {
+		requests += len(w.Arrivals)
+		if w.LongEvery != 20 || w.LongUS != 2000 {
+			t.Errorf("long every %d, %d us", w.LongEvery, w.LongUS)
+		}
+	}
+	want = 0.7 * 2 * 20e6 / 195
+	if got := float64(requests); math.Abs(got-want) > 4*math.Sqrt(want) {
+		t.Errorf("%v requests, want about %v", got, want)
+	}
 	for _, p := range s.Patches {
 		if p.AtUS < 5e6 || p.AtUS > 15e6 {
 			t.Errorf("patch at %d us, not in the middle half", p.AtUS)
