@@ -37,10 +37,14 @@ var compared = []record.Strategy{record.None, record.WaitFree, record.Barrier}
 // the strategies.
 type correctness struct{ boots, programs int }
 
+// load is a cell of E2. Without long requests all threads are at a quiescence
+// point within about a millisecond, which is the best case of global quiescence.
+type load struct{ threads, utilisation, longPct, longUS int }
+
 // latencies is E2.
 type latencies struct {
 	boots                                      int
-	cells                                      [][2]int // threads, utilisation in percent
+	cells                                      []load
 	serviceUS, perRequest, durationMS, patches int
 }
 
@@ -77,16 +81,16 @@ type profile struct {
 var profiles = map[string]profile{
 	"smoke": {
 		e1: correctness{boots: 2, programs: 5},
-		e2: latencies{boots: 2, cells: [][2]int{{4, 50}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
+		e2: latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
 		e4: operations{boots: 1, counted: 0, resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}, reps: 5},
 		e5: everyone{boots: 1, counted: 1, reps: 5, batch: 128},
 	},
 	"quick": {
 		e1: correctness{boots: 12, programs: 28},
-		e2: latencies{boots: 4, cells: [][2]int{{4, 60}, {8, 60}, {16, 30}, {16, 60}, {32, 60}, {64, 60}},
+		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 10000}, {32, 40, 0, 0}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
-		e3: overs{boots: 4, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
+		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
 		e4: operations{boots: 3, counted: 2, resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32},
@@ -95,7 +99,8 @@ var profiles = map[string]profile{
 	},
 	"full": {
 		e1: correctness{boots: 60, programs: 40},
-		e2: latencies{boots: 10, cells: [][2]int{{4, 30}, {4, 60}, {4, 80}, {8, 60}, {16, 30}, {16, 60}, {16, 80}, {32, 60}, {64, 30}, {64, 60}, {64, 80}},
+		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
+			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 10000}, {16, 40, 1, 100000}},
 			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
 		e3: overs{boots: 10, durationMS: 2000, patches: 40, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000}, {Threads: 4, IntervalUS: 50000},
@@ -213,9 +218,11 @@ func (b *planner) e2(p latencies) {
 			Estimate: 3*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+500))*time.Millisecond}
 		for i, c := range p.cells {
 			program := Program{Seed: b.derive("E2", boot, i), Shape: workloads.Latency, Serve: &workloads.ServeParams{
-				Threads: c[0], CPUs: cpus, Utilisation: float64(c[1]) / 100, ServiceUS: p.serviceUS, PerRequest: p.perRequest, DurationMS: p.durationMS, Patches: p.patches}}
+				Threads: c.threads, CPUs: cpus, Utilisation: float64(c.utilisation) / 100, ServiceUS: p.serviceUS, PerRequest: p.perRequest,
+				LongPct: c.longPct, LongUS: c.longUS, DurationMS: p.durationMS, Patches: p.patches}}
+			cell := record.Cell{Threads: c.threads, UtilisationPct: c.utilisation, LongPct: c.longPct, LongUS: c.longUS}
 			for _, s := range compared {
-				u.Trials = append(u.Trials, Trial{Experiment: "E2", Program: program, Strategy: s, Cell: record.Cell{Threads: c[0], UtilisationPct: c[1]}})
+				u.Trials = append(u.Trials, Trial{Experiment: "E2", Program: program, Strategy: s, Cell: cell})
 			}
 		}
 		b.add(u, "E2", boot)

@@ -26,6 +26,8 @@ func Repeat(u Unit, t Trial) string {
 		add("utilisation", int(p.Utilisation*100+0.5))
 		add("service-us", p.ServiceUS)
 		add("per-request", p.PerRequest)
+		add("long-pct", p.LongPct)
+		add("long-us", p.LongUS)
 		add("duration-ms", p.DurationMS)
 		add("patches", p.Patches)
 	}
@@ -66,7 +68,7 @@ func (a Again) Program() Program {
 	switch p.Shape {
 	case workloads.Latency:
 		p.Serve = &workloads.ServeParams{Threads: a.Threads, CPUs: a.LoadCPUs, Utilisation: float64(a.Utilisation) / 100, ServiceUS: a.ServiceUS,
-			PerRequest: a.PerRequest, DurationMS: a.DurationMS, Patches: a.Patches}
+			PerRequest: a.PerRequest, LongPct: a.LongPct, LongUS: a.LongUS, DurationMS: a.DurationMS, Patches: a.Patches}
 	case workloads.Over:
 		p.Slow = &workloads.SlowParams{Threads: a.Threads, IntervalUS: a.IntervalUS, LongPct: a.LongPct, LongUS: a.LongUS, Blocked: a.Blocked,
 			BlockedUS: a.BlockedUS, DurationMS: a.DurationMS, Patches: a.Patches}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,8 +73,8 @@ func runRun(ctx context.Context, inv *invocation) error {
 		{&a.ServiceUS, "service-us", "latency: work of a request"},
 		{&a.PerRequest, "per-request", "latency: quiescence points in a request"},
 		{&a.IntervalUS, "interval-us", "over: time between quiescence points"},
-		{&a.LongPct, "long-pct", "over: percent of transactions that are long"},
-		{&a.LongUS, "long-us", "over: how long these are"},
+		{&a.LongPct, "long-pct", "latency and over: percent of transactions that are long"},
+		{&a.LongUS, "long-us", "latency and over: how long these are"},
 		{&a.Blocked, "blocked", "over: threads asleep besides"},
 		{&a.BlockedUS, "blocked-us", "over: how long each of their sleeps is"},
 		{&a.DurationMS, "duration-ms", "latency and over: length of the run"},
@@ -140,6 +141,17 @@ func reportRun(inv *invocation, dir string, results []trial.Result, res *vm.Resu
 			r.Spec.Seed, r.Spec.ID(), c.Executions, c.Published, c.Refused, c.Migrated, c.Pulled, c.Births, c.MemoryOps, float64(r.Step.DurationNS)/1e9)
 		if r.Verdict.Note != "" {
 			fmt.Fprintf(inv.stdout, "  %s\n", r.Verdict.Note)
+		}
+		if reqs := r.Requests(); len(reqs) > 0 {
+			ns := make([]int64, len(reqs))
+			for k, q := range reqs {
+				ns[k] = q.Latency()
+			}
+			slices.Sort(ns)
+			at := func(share float64) time.Duration {
+				return time.Duration(ns[min(int(share*float64(len(ns))), len(ns)-1)]).Round(time.Microsecond)
+			}
+			fmt.Fprintf(inv.stdout, "  %d requests: p50 %v, p90 %v, p99 %v, p99.9 %v, max %v\n", len(ns), at(0.5), at(0.9), at(0.99), at(0.999), at(1))
 		}
 		for j, v := range r.Verdict.Violations {
 			if j == 10 {
