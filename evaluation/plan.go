@@ -88,7 +88,7 @@ var profiles = map[string]profile{
 	},
 	"quick": {
 		e1: correctness{boots: 12, programs: 28},
-		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 10000}, {32, 40, 0, 0}, {64, 40, 0, 0}},
+		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 20000}, {32, 40, 0, 0}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
@@ -100,7 +100,7 @@ var profiles = map[string]profile{
 	"full": {
 		e1: correctness{boots: 60, programs: 40},
 		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
-			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 10000}, {16, 40, 1, 100000}},
+			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 20000}, {16, 40, 1, 100000}},
 			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
 		e3: overs{boots: 10, durationMS: 2000, patches: 40, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000}, {Threads: 4, IntervalUS: 50000},
