@@ -67,7 +67,7 @@ build: bootstrap ## build the wflp program
 	@mkdir -p build && go build -trimpath -o $(WFLP) ./cmd/wflp
 
 # Cheap and telling first.
-TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan
+TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-evaluate
 
 .PHONY: test
 test: build ## all tests, in order, with a sum at the end
@@ -98,6 +98,10 @@ test-selftest-debug: build ## selftests of the series in a debug kernel
 test-selftest-kasan: build ## and in a KASAN kernel
 test-selftest-debug test-selftest-kasan:
 	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4
+
+.PHONY: test-evaluate
+test-evaluate: build ## a short evaluation, killed once and gone on with, and its summary
+	@WFLP_BOOT=1 tools/gotest.sh 'short evaluation' -count=1 -timeout=40m -run '^TestBoot' ./cmd/wflp
 
 .PHONY: clean
 clean: ## remove build/ (kernels and other slow things stay in the cache)
