@@ -152,7 +152,8 @@ func (b *Builder) objDir(p *plan) string {
 	return filepath.Join(b.CacheDir, "build", p.variant.Name+"-"+filepath.Base(p.src.dir))
 }
 
-func openBuilt(dir string) (Built, error) {
+// Open reads a finished kernel from its folder.
+func Open(dir string) (Built, error) {
 	built := Built{Dir: dir}
 	m, err := ReadManifest(built)
 	if err != nil {
@@ -175,7 +176,7 @@ func (b *Builder) Find(ctx context.Context, variant string) (Built, error) {
 	if !isDir(dir) {
 		return Built{}, fmt.Errorf("find kernel %s-%s: %w", variant, p.manifest.Digest, ErrNotBuilt)
 	}
-	return openBuilt(dir)
+	return Open(dir)
 }
 
 // List returns all kernels in the cache, by name.
@@ -187,7 +188,7 @@ func (b *Builder) List() ([]Built, error) {
 	sort.Strings(dirs)
 	var out []Built
 	for _, d := range dirs {
-		if built, err := openBuilt(d); err == nil {
+		if built, err := Open(d); err == nil {
 			out = append(out, built)
 		}
 	}
@@ -202,7 +203,7 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 	}
 	dir := b.kernelDir(variant, p.manifest.Digest)
 	if isDir(dir) {
-		return openBuilt(dir)
+		return Open(dir)
 	}
 	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "build-"+variant), b.Log)
 	if err != nil {
@@ -210,7 +211,7 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 	}
 	defer unlock()
 	if isDir(dir) {
-		return openBuilt(dir)
+		return Open(dir)
 	}
 	return b.build(ctx, p, dir)
 }
@@ -253,7 +254,7 @@ func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error)
 		return Built{}, err
 	}
 	b.logf("kernel %s-%s: built in %d s", name, p.manifest.Digest, int(time.Since(start).Seconds()))
-	return openBuilt(dir)
+	return Open(dir)
 }
 
 // stage copies the results beside the final name and renames them as a whole.

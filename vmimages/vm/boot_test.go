@@ -20,7 +20,8 @@ import (
 
 // bootable is a configuration with the release kernel. Tests that boot run
 // where WFLP_BOOT is set (make test-vm): they take seconds each and may
-// have to build a kernel first.
+// have to build a kernel first. WFLP_BOOT may name the folder of a finished
+// kernel to use in its place.
 func bootable(t *testing.T, mode Mode) Config {
 	t.Helper()
 	if os.Getenv("WFLP_BOOT") == "" {
@@ -34,7 +35,10 @@ func bootable(t *testing.T, mode Mode) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	built, err := kernel.Build(t.Context(), root, cache, "release", os.Stderr)
+	built, err := kernel.Open(os.Getenv("WFLP_BOOT"))
+	if err != nil {
+		built, err = kernel.Build(t.Context(), root, cache, "release", os.Stderr)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

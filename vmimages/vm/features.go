@@ -79,14 +79,18 @@ func (e execution) qemu() []string {
 	}
 }
 
+// Without lpj each processor calibrates its delay loop against late ticks and
+// tries again when they disagree: 64 of them on two host threads took minutes
+// to start. It is TSC ticks a jiffy of 4 ms: exact where the TSC is ours, and
+// for a 3 GHz host elsewhere, where too long a delay does no harm.
 func (e execution) kernel() []string {
 	switch e.mode {
 	case Deterministic:
-		return []string{"tsc_early_khz=1000000", "tsc=reliable"}
+		return []string{"tsc_early_khz=1000000", "tsc=reliable", "lpj=4000000"}
 	case Fast:
 		// Emulated timers are late when the host is busy, and the clock
 		// watchdog would blame the TSC, which is the host's and good.
-		return []string{"tsc=reliable"}
+		return []string{"tsc=reliable", "lpj=12000000"}
 	}
 	return nil
 }

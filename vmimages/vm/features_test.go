@@ -17,11 +17,11 @@ func TestFeatures(t *testing.T) {
 	}{
 		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 nokaslr norandmaps"},
 		{execution{Measured, 7}, "-M pc -accel kvm -cpu host", ""},
-		{execution{Fast, 7}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable"},
+		{execution{Fast, 7}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
 		{
 			execution{Deterministic, 7},
 			"-M pc -accel tcg,thread=single -icount shift=4,sleep=off -rtc base=2024-01-01T00:00:00,clock=vm -seed 7 -cpu max",
-			"tsc_early_khz=1000000 tsc=reliable",
+			"tsc_early_khz=1000000 tsc=reliable lpj=4000000",
 		},
 		{memory(256), "-m 256M", ""},
 		{processors(64), "-smp 64", ""},
