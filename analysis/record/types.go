@@ -144,7 +144,8 @@ type Complaint struct {
 type Cell struct {
 	// Worker threads of the program.
 	Threads int `json:"threads,omitempty"`
-	// Offered load of an open loop, percent of the measured capacity.
+	// Offered load of an open loop: the work of the requests in percent of the processors' time.
+	// What a request costs besides its work (waking up, its quiescence points) comes on top.
 	UtilisationPct int `json:"utilisation_pct,omitempty"`
 	// Time between two quiescence points of a thread.
 	IntervalUS int `json:"interval_us,omitempty"`

@@ -567,6 +567,11 @@ func (b *builder) notes() {
 			b.note("%s ended as %q; what they had delivered is in the records.", boots(ends[e]), e)
 		}
 	}
+	for _, u := range b.units {
+		for _, what := range u.Boot.Incidents {
+			b.note("%s: %s.", u.Key, strings.TrimSuffix(what, "."))
+		}
+	}
 	few := 0
 	for _, n := range b.summary.Numbers {
 		if n.Of == "boots" && n.N == 1 && (n.Unit == "ns" || n.Unit == "ratio" || n.Unit == "instructions") {
