@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -265,6 +266,45 @@ func TestBootEnds(t *testing.T) {
 			t.Errorf("got %v, want a BootError", err)
 		}
 	})
+}
+
+// Nobody can catch SIGKILL, so what has to hold then is tried on a process of
+// its own: this test, run again.
+func TestBootDiesWithUs(t *testing.T) {
+	if dir := os.Getenv("WFLP_TEST_VICTIM"); dir != "" {
+		cfg := bootable(t, Fast)
+		cfg.Dir = dir
+		cfg.Job.Steps = []guestproto.Step{{Name: "hang", Argv: []string{"/bin/sleep", "1000"}}}
+		_, err := Run(t.Context(), cfg, nil)
+		t.Fatalf("the victim lives on: %v", err)
+	}
+	bootable(t, Fast) // builds what is missing, or skips
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestBootDiesWithUs$")
+	cmd.Env = append(os.Environ(), "WFLP_TEST_VICTIM="+dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	pid := 0
+	for range 1000 {
+		if log, _ := os.ReadFile(filepath.Join(dir, consoleFile)); bytes.Contains(log, []byte("step 0 begin")) {
+			pid = qemuPID(dir)
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if pid == 0 {
+		t.Fatal("the victim never booted its machine")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if !gone(pid) {
+		syscall.Kill(pid, syscall.SIGKILL)
+		t.Errorf("QEMU %d outlives the process that started it", pid)
+	}
 }
 
 func TestBootManyProcessors(t *testing.T) {
