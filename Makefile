@@ -67,7 +67,7 @@ build: bootstrap ## build the wflp program
 	@mkdir -p build && go build -trimpath -o $(WFLP) ./cmd/wflp
 
 # Cheap and telling first.
-TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-evaluate
+TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-evaluate
 
 .PHONY: test
 test: build ## all tests, in order, with a sum at the end
@@ -98,6 +98,10 @@ test-selftest-debug: build ## selftests of the series in a debug kernel
 test-selftest-kasan: build ## and in a KASAN kernel
 test-selftest-debug test-selftest-kasan:
 	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4
+
+.PHONY: test-lib-guest
+test-lib-guest: build ## the library's tests in a debug kernel, where views are real
+	@$(WFLP) selftest -suite lib -variant debug -cpus 4
 
 .PHONY: test-evaluate
 test-evaluate: build ## a short evaluation, killed once and gone on with, and its summary

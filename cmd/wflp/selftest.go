@@ -6,7 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +22,7 @@ import (
 
 func init() {
 	register(subcommand{
-		name: "selftest", about: "run the selftests of the series in a guest",
+		name: "selftest", about: "run the selftests of the series, or of the library, in a guest",
 		run: runSelftest,
 	})
 }
@@ -27,6 +31,7 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("selftest")
 	var mf machineFlags
 	mf.register(fs, "debug")
+	suite := fs.String("suite", "series", "series: the kernel selftests; lib: the tests of kernel/libwflp")
 	pattern := fs.String("run", "", "only programs whose name matches this regular expression")
 	verbose := fs.Bool("v", false, "print what the programs print")
 	limit := fs.Duration("test-timeout", 10*time.Minute, "end a program after this much guest time")
@@ -41,23 +46,25 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	all, err := b.Selftests(ctx, mf.variant)
+	var files []vmimages.File
+	var steps []guestproto.Step
+	switch *suite {
+	case "series":
+		files, steps, err = seriesTests(ctx, b, mf.variant)
+	case "lib":
+		files, steps, err = libTests(ctx, b.RepoRoot)
+	default:
+		return usagef("select selftests: no suite %q", *suite)
+	}
 	if err != nil {
 		return err
 	}
-	var files []vmimages.File
-	var steps []guestproto.Step
-	for _, st := range all {
-		if !match.MatchString(st.Name) {
-			continue
-		}
-		files = append(files, vmimages.File{Path: "/selftests/" + st.Name, Host: st.Path})
-		steps = append(steps, guestproto.Step{
-			Name: st.Name, Argv: []string{"/selftests/" + st.Name}, Dir: "/tmp", TimeoutMS: limit.Milliseconds(), Stream: true,
-		})
+	steps = slices.DeleteFunc(steps, func(s guestproto.Step) bool { return !match.MatchString(s.Name) })
+	for i := range steps {
+		steps[i].Dir, steps[i].TimeoutMS, steps[i].Stream = "/tmp", limit.Milliseconds(), true
 	}
 	if len(steps) == 0 {
-		return finding(errors.New("run selftests: the series has none that match"))
+		return finding(errors.New("run selftests: there are none that match"))
 	}
 	if mf.timeout == vm.DefaultTimeout {
 		mf.timeout = time.Hour
@@ -91,11 +98,52 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	for _, line := range sum.lines {
 		fmt.Fprintln(inv.stdout, line)
 	}
-	fmt.Fprintf(inv.stdout, "selftests %s: %d passed, %d failed, %d skipped\n", mf.variant, sum.passed, sum.failed, sum.skipped)
+	fmt.Fprintf(inv.stdout, "%s selftests, %s: %d passed, %d failed, %d skipped\n", *suite, mf.variant, sum.passed, sum.failed, sum.skipped)
 	if sum.failed > 0 {
 		return silentExit(exitFinding)
 	}
 	return nil
+}
+
+// seriesTests are the programs of the series, one step each.
+func seriesTests(ctx context.Context, b *kernel.Builder, variant string) (files []vmimages.File, steps []guestproto.Step, err error) {
+	all, err := b.Selftests(ctx, variant)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, st := range all {
+		guest := "/selftests/" + st.Name
+		files = append(files, vmimages.File{Path: guest, Host: st.Path})
+		steps = append(steps, guestproto.Step{Name: st.Name, Argv: []string{guest}})
+	}
+	return files, steps, nil
+}
+
+// libTests are the lines of the library's test matrix, each a program and its
+// arguments, with the programs linked for the guest.
+func libTests(ctx context.Context, root string) (files []vmimages.File, steps []guestproto.Step, err error) {
+	lib := filepath.Join(root, "kernel", "libwflp")
+	if out, err := exec.CommandContext(ctx, "make", "-s", "-C", lib, "guest").CombinedOutput(); err != nil {
+		return nil, nil, fmt.Errorf("build library tests: %w\n%s", err, lastBytes(out, 3000))
+	}
+	matrix, err := os.ReadFile(filepath.Join(lib, "test", "matrix"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("read test matrix: %w", err)
+	}
+	added := map[string]bool{}
+	for _, line := range strings.Split(string(matrix), "\n") {
+		argv := strings.Fields(line)
+		if len(argv) == 0 || strings.HasPrefix(argv[0], "#") {
+			continue
+		}
+		guest := "/libtests/" + argv[0]
+		if !added[guest] {
+			added[guest] = true
+			files = append(files, vmimages.File{Path: guest, Host: filepath.Join(lib, "build", "guest", argv[0])})
+		}
+		steps = append(steps, guestproto.Step{Name: strings.Join(argv, " "), Argv: append([]string{guest}, argv[1:]...)})
+	}
+	return files, steps, nil
 }
 
 type selftestSummary struct {
@@ -120,8 +168,8 @@ func judgeSelftests(res *vm.Result) selftestSummary {
 			wrong = append(wrong, fmt.Sprintf(format, args...))
 			sum.failed++
 		}
-		// Exit 4 is kselftest's skip of the whole program.
-		const kselftestSkip = 4
+		// The skip of a whole program: 4 is kselftest's, 77 the library's.
+		skip := s.ExitCode == 4 || s.ExitCode == 77
 		switch {
 		case !s.Ran:
 			extra("the program never ended (machine: %s)", res.End)
@@ -129,9 +177,9 @@ func judgeSelftests(res *vm.Result) selftestSummary {
 			extra("timeout after %v", time.Duration(s.DurationNS))
 		case s.Signal != "":
 			extra("ended by %s", s.Signal)
-		case s.ExitCode == kselftestSkip && res.Hello.MMView:
+		case skip && res.Hello.MMView:
 			extra("skipped as a whole, on a kernel that has the feature")
-		case s.ExitCode == kselftestSkip:
+		case skip:
 			sum.skipped++
 			say("skip %s: the kernel has no views", s.Name)
 		case err != nil:
