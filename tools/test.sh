@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Run the stages of `make test` one after the other, all of them whatever
-# fails, and add up. A stage is a make target; its last line of the form
+# fails, and add up. A stage is a make target; a line of the form
 #
 #     NAME: N passed, N failed, N skipped
 #
-# is its account. A stage that ends badly, or gives no account, counts as one
+# is its account; where there are several, they add up. A stage that ends badly, or gives no account, counts as one
 # failure more, so that a stage that dies early is never a success.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -23,15 +23,15 @@ for stage in "$@"; do
 	log=$logs/$stage.log
 	"${MAKE:-make}" "$stage" 2>&1 | tee "$log"
 	rc=${PIPESTATUS[0]}
-	account=$(grep -E '[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
-	p=0 f=0 s=0
-	if [[ $account =~ ([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-		p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]} s=${BASH_REMATCH[3]}
-	fi
+	read -r p f s accounted < <(awk '
+		match($0, /[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/) {
+			split(substr($0, RSTART), n, /[^0-9]+/); p += n[1]; f += n[2]; s += n[3]; any = 1
+		}
+		END { print p + 0, f + 0, s + 0, any + 0 }' "$log")
 	note=
 	if [ "$rc" -ne 0 ] && [ "$f" -eq 0 ]; then
 		f=1 note=" (the stage itself failed, exit $rc)"
-	elif [ -z "$account" ]; then
+	elif [ "$accounted" -eq 0 ]; then
 		f=1 note=" (the stage gave no account)"
 	fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
