@@ -53,6 +53,12 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 		files, steps, err = seriesTests(ctx, b, mf.variant)
 	case "lib":
 		files, steps, err = libTests(ctx, b.RepoRoot)
+		if mf.variant != "release" {
+			// Fewer rounds and later deadlines: lockdep under emulation.
+			for i := range steps {
+				steps[i].Env = []string{"WFLP_TEST_SLOW=8"}
+			}
+		}
 	default:
 		return usagef("select selftests: no suite %q", *suite)
 	}
@@ -114,7 +120,12 @@ func seriesTests(ctx context.Context, b *kernel.Builder, variant string) (files 
 	for _, st := range all {
 		guest := "/selftests/" + st.Name
 		files = append(files, vmimages.File{Path: guest, Host: st.Path})
-		steps = append(steps, guestproto.Step{Name: st.Name, Argv: []string{guest}})
+		step := guestproto.Step{Name: st.Name, Argv: []string{guest}}
+		if variant == "debug" || variant == "kasan" {
+			// How much slower than the release kernel such a one is.
+			step.Env = []string{"MM_VIEW_SCALE=8"}
+		}
+		steps = append(steps, step)
 	}
 	return files, steps, nil
 }
