@@ -139,6 +139,15 @@ func (e *Engine) unit(ctx context.Context, u Unit) (record.Unit, error) {
 		if err == nil {
 			break
 		}
+		if res != nil && len(res.Complaints) > 0 {
+			// Not the host's fault: this kernel went down before it could run
+			// anything. To try again would hide a finding.
+			e.Progress.say("%s: %s", u.Key, firstLine(err.Error()))
+			break
+		}
+		if e := e.keepFailure(u, n, err); e != nil {
+			return out, fmt.Errorf("run unit %s: %w", u.Key, e)
+		}
 		e.Progress.say("%s: attempt %d of %d: %s", u.Key, n, attempts, firstLine(err.Error()))
 		if n == attempts {
 			return out, fmt.Errorf("run unit %s: %d attempts: %w", u.Key, n, err)
@@ -274,6 +283,12 @@ func (e *Engine) keep(u Unit, i int, r trial.Result, res *vm.Result) error {
 func (e *Engine) keepConsole(u Unit, res *vm.Result) error {
 	dir := filepath.Join(e.Evidence, name(u))
 	return keepFiles(dir, map[string][]byte{filepath.Join(dir, "console.log"): res.Console})
+}
+
+// keepFailure writes down all that is known of a machine that did not start.
+func (e *Engine) keepFailure(u Unit, n int, err error) error {
+	dir := filepath.Join(e.Evidence, name(u))
+	return keepFiles(dir, map[string][]byte{filepath.Join(dir, fmt.Sprintf("attempt-%d.txt", n)): []byte(err.Error() + "\n")})
 }
 
 func keepFiles(dir string, files map[string][]byte) error {

@@ -431,11 +431,37 @@ func TestEngineRetriesBoots(t *testing.T) {
 	if got := log.units[units[0].Key].Boot.Incidents; len(got) != attempts-1 {
 		t.Errorf("incidents %q", got)
 	}
+	if files, _ := filepath.Glob(filepath.Join(e.Evidence, "*", "attempt-*.txt")); len(files) != attempts-1+attempts {
+		t.Errorf("kept %v", files)
+	}
 	if log.Done(units[1].Key) || !log.Done(units[2].Key) {
 		t.Error("one that did not boot is recorded, or kept another from running")
 	}
 	if !strings.Contains(said.String(), "attempt 2 of 3") {
 		t.Errorf("said %s", said)
+	}
+}
+
+// TestEngineKernelFailsToBoot: a kernel that goes down on its way up is a finding;
+// trying again would hide it.
+func TestEngineKernelFailsToBoot(t *testing.T) {
+	units := plan(t, "smoke", 1, laptop, "E1")[:1]
+	log, h := newShelf(), &hall{}
+	e, _ := newEngine(t, log, h)
+	h.run = func(_ context.Context, u Unit, job guestproto.Job) (*vm.Result, error) {
+		res := &vm.Result{End: vm.Crashed, Steps: make([]vm.StepResult, len(job.Steps)), Console: []byte("Kernel panic - not syncing: no\n")}
+		res.Complaints = vm.Scan(res.Console)
+		return res, &vm.BootError{End: vm.Crashed}
+	}
+	if err := e.Run(t.Context(), units); err != nil {
+		t.Fatal(err)
+	}
+	r := log.units[units[0].Key]
+	if h.booted[units[0].Key] != 1 || len(r.Boot.Complaints) != 1 || len(r.Trials) == 0 || r.Trials[0].Verdict != record.Unknown {
+		t.Errorf("boots %v, %+v", h.booted, r.Boot)
+	}
+	if files, _ := filepath.Glob(filepath.Join(e.Evidence, "*", "console.log")); len(files) != 1 {
+		t.Error("no console is kept")
 	}
 }
 
