@@ -112,7 +112,7 @@ func TestPlanParts(t *testing.T) {
 	if _, err := Plan("quick", 1, laptop, []string{"E9"}); err == nil {
 		t.Error("an unknown experiment was accepted")
 	}
-	if got := Variants(plan(t, "quick", 1, laptop)); !reflect.DeepEqual(got, []string{"release", "stock"}) {
+	if got := Variants(plan(t, "quick", 1, laptop)); !reflect.DeepEqual(got, []string{"debug", "kasan", "release", "stock"}) {
 		t.Errorf("variants %v", got)
 	}
 }
@@ -303,7 +303,7 @@ func newEngine(t *testing.T, log Log, h *hall) (*Engine, *bytes.Buffer) {
 		h.run = fine
 	}
 	var said bytes.Buffer
-	return &Engine{Log: log, Digests: map[string]string{"release": "r", "stock": "s"}, Slots: 2, Evidence: t.TempDir(), Progress: &Progress{W: &said},
+	return &Engine{Log: log, Digests: map[string]string{"release": "r", "stock": "s", "debug": "d", "kasan": "k"}, Slots: 2, Evidence: t.TempDir(), Progress: &Progress{W: &said},
 		Machine: func(u Unit, step func()) trial.Machine { return fakeMachine{h, u, step} }}, &said
 }
 

@@ -34,8 +34,9 @@ var Experiments = []string{"E1", "E2", "E3", "E4", "E5"}
 var compared = []record.Strategy{record.None, record.WaitFree, record.Barrier}
 
 // correctness is E1: boots with programs in each, every program under each of
-// the strategies.
-type correctness struct{ boots, programs int }
+// the strategies. Checked boots are those of each of the kernels with checks:
+// fewer and shorter, as such a kernel is slow.
+type correctness struct{ boots, programs, checkedBoots, checkedPrograms int }
 
 // load is a cell of E2. Without long requests all threads are at a quiescence
 // point within about a millisecond, which is the best case of global quiescence.
@@ -80,14 +81,14 @@ type profile struct {
 // with emulation, and smoke within two minutes; full takes a night.
 var profiles = map[string]profile{
 	"smoke": {
-		e1: correctness{boots: 2, programs: 5},
+		e1: correctness{boots: 2, programs: 5, checkedBoots: 1, checkedPrograms: 2},
 		e2: latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
 		e4: operations{boots: 1, counted: 0, resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}, reps: 5},
 		e5: everyone{boots: 1, counted: 1, reps: 5, batch: 128},
 	},
 	"quick": {
-		e1: correctness{boots: 12, programs: 28},
+		e1: correctness{boots: 12, programs: 28, checkedBoots: 1, checkedPrograms: 8},
 		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 20000}, {32, 40, 0, 0}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
@@ -98,7 +99,7 @@ var profiles = map[string]profile{
 		e5: everyone{boots: 4, counted: 2, reps: 20, batch: 256},
 	},
 	"full": {
-		e1: correctness{boots: 60, programs: 40},
+		e1: correctness{boots: 60, programs: 40, checkedBoots: 6, checkedPrograms: 20},
 		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
 			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 20000}, {16, 40, 1, 100000}},
 			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
@@ -190,20 +191,36 @@ func (b *planner) add(u Unit, experiment string, parts ...any) {
 
 const release, stock = "release", "stock"
 
+// checked are the kernels that watch themselves.
+var checked = []string{"debug", "kasan"}
+
 // e1 runs every program under all strategies that change code. The number of
 // processors varies: one is where a thread is preempted anywhere, more than the
 // host has is where a thread stops for long in the middle of anything.
 func (b *planner) e1(p correctness) {
-	for boot := range p.boots {
+	add := func(variant string, boot, programs, memMiB int, each time.Duration) {
 		cpus := []int{2, 2, 4, 2, 3, 2}[boot%6]
-		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Estimate: 3*time.Second + time.Duration(p.programs)*1200*time.Millisecond}
-		for i := range p.programs {
-			program := Program{Seed: b.derive("E1", boot, i), Shape: workloads.Correctness}
+		u := Unit{Variant: variant, Mode: b.ability.Mode, CPUs: cpus, MemMiB: memMiB, Estimate: 3*time.Second + time.Duration(programs)*each}
+		for i := range programs {
+			// The programs of a release boot keep their seeds whatever else is planned.
+			seed := b.derive("E1", boot, i)
+			if variant != release {
+				seed = b.derive("E1", variant, boot, i)
+			}
+			program := Program{Seed: seed, Shape: workloads.Correctness}
 			for _, s := range []record.Strategy{record.WaitFree, record.Barrier, record.Naive} {
 				u.Trials = append(u.Trials, Trial{Experiment: "E1", Program: program, Strategy: s})
 			}
 		}
 		b.add(u, "E1", boot)
+	}
+	for _, variant := range checked {
+		for boot := range p.checkedBoots {
+			add(variant, boot, p.checkedPrograms, 768, 2*time.Second)
+		}
+	}
+	for boot := range p.boots {
+		add(release, boot, p.programs, 512, 1200*time.Millisecond)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestBootEvaluate(t *testing.T) {
 	}
 	evaluate := []string{"evaluate", "-profile", "smoke", "-out", out}
 	// Kernels are built in peace, before anything is killed.
-	if said, err := exec.Command(wflp, "kernel", "build", "release", "stock").CombinedOutput(); err != nil {
+	if said, err := exec.Command(wflp, "kernel", "build", "release", "stock", "debug", "kasan").CombinedOutput(); err != nil {
 		t.Fatalf("build kernels: %v\n%s", err, said)
 	}
 
