@@ -153,6 +153,9 @@ func Findings(plan []Unit, units []record.Unit) []Finding {
 			}
 			out = append(out, f)
 		}
+		if u.EmulatorDefect() {
+			continue
+		}
 		for _, c := range u.Boot.Complaints {
 			out = append(out, Finding{Key: u.Key, Note: c.Kind + ": " + c.Text})
 		}

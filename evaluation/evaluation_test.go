@@ -60,6 +60,7 @@ func TestPlanParts(t *testing.T) {
 			all := plan(t, profile, 1, a)
 			keys := map[string]Unit{}
 			seeds := map[uint64]bool{}
+			strategies := map[string][]record.Strategy{}
 			alone := false
 			for _, u := range all {
 				if _, twice := keys[u.Key]; twice || seeds[u.Seed] {
@@ -79,17 +80,19 @@ func TestPlanParts(t *testing.T) {
 				if (u.Variant == stock) != strings.Contains(u.Key, "/stock/") || u.Variant == stock && u.Experiments[0] != "E5" {
 					t.Errorf("%s: %s on %s", profile, u.Key, u.Variant)
 				}
-				strategies := map[string][]record.Strategy{}
 				for _, tr := range u.Trials {
-					k := fmt.Sprint(tr.Program.Seed)
+					k := fmt.Sprint(u.Experiments[0], " ", u.Variant, " ", tr.Program.Seed)
 					strategies[k] = append(strategies[k], tr.Strategy)
-				}
-				for k, s := range strategies {
-					slices.Sort(s)
-					want := map[string]int{"E1": 3, "E2": 3, "E3": 2}[u.Experiments[0]]
-					if len(s) != want || len(slices.Compact(s)) != want {
-						t.Errorf("%s: %s: program %s under %v", profile, u.Key, k, s)
+					if alone := u.Trials[0].Strategy == record.Naive; alone != (tr.Strategy == record.Naive) {
+						t.Errorf("%s: %s: naive shares a machine with others", profile, u.Key)
 					}
+				}
+			}
+			for k, s := range strategies {
+				slices.Sort(s)
+				want := map[string]int{"E1 release": 3, "E1 debug": 2, "E1 kasan": 2, "E2 release": 3, "E3 release": 2}[k[:strings.LastIndex(k, " ")]]
+				if len(s) != want || len(slices.Compact(s)) != want {
+					t.Errorf("%s: program %s under %v", profile, k, s)
 				}
 			}
 			n := 0

@@ -299,3 +299,32 @@ func TestKeyAndCell(t *testing.T) {
 		seen[s] = true
 	}
 }
+
+// TestEmulatorDefect has one boot that is excused, and what must not be.
+func TestEmulatorDefect(t *testing.T) {
+	boot := func(base TimeBase, kinds []string, strategies ...Strategy) Unit {
+		u := Unit{Boot: Boot{TimeBase: base}}
+		for _, k := range kinds {
+			u.Boot.Complaints = append(u.Boot.Complaints, Complaint{Kind: k})
+		}
+		for _, s := range strategies {
+			u.Trials = append(u.Trials, Trial{Strategy: s})
+		}
+		return u
+	}
+	far := []string{"emulator", "emulator"}
+	if !boot(TCG, far, Naive, Naive).EmulatorDefect() {
+		t.Error("naive alone, emulated: charged to the kernel")
+	}
+	for what, u := range map[string]Unit{
+		"another strategy is there":  boot(TCG, far, Naive, WaitFree),
+		"a real processor":           boot(KVM, far, Naive),
+		"a complaint of the kernel":  boot(TCG, []string{"emulator", "warning"}, Naive),
+		"no complaint":               boot(TCG, nil, Naive),
+		"no trial, so nothing naive": boot(TCG, far),
+	} {
+		if u.EmulatorDefect() {
+			t.Errorf("excused although %s", what)
+		}
+	}
+}

@@ -131,9 +131,31 @@ type Boot struct {
 	Incidents []string `json:"incidents,omitempty"`
 }
 
+// EmulatorDefect says whether the boot ended by a defect of the emulator that only
+// the unsafe control can have set off: it alone ran there, and its torn code made
+// the emulator access memory as the kernel does. Such an end says nothing of the
+// kernel. Under hardware virtualisation there is no such excuse.
+func (u Unit) EmulatorDefect() bool {
+	if u.Boot.TimeBase == KVM || len(u.Trials) == 0 || len(u.Boot.Complaints) == 0 {
+		return false
+	}
+	for _, t := range u.Trials {
+		if t.Strategy != Naive {
+			return false
+		}
+	}
+	for _, c := range u.Boot.Complaints {
+		if c.Kind != "emulator" {
+			return false
+		}
+	}
+	return true
+}
+
 // Complaint is one thing that the kernel found wrong.
 type Complaint struct {
-	// Kind, e.g. warning, bug, kasan, lockdep, stall, oops, panic.
+	// Kind, e.g. warning, bug, kasan, lockdep, stall, oops, panic; emulator is an oops that
+	// user code caused without the kernel.
 	Kind string `json:"kind"`
 	// First line of it.
 	Text string `json:"text"`

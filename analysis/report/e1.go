@@ -327,7 +327,7 @@ func (b *builder) volume(by map[record.Strategy]*tally) {
 // console: the kernel must have nothing to say.
 func (b *builder) console() {
 	type state struct {
-		boots, complaints, bad, crashed int64
+		boots, complaints, bad, crashed, emulator int64
 		units                           []string
 		kinds                           map[string]int64
 	}
@@ -340,6 +340,10 @@ func (b *builder) console() {
 		s := all[v]
 		s.boots++
 		s.units = append(s.units, u.Key)
+		if u.EmulatorDefect() {
+			s.emulator++
+			continue
+		}
 		for _, c := range u.Boot.Complaints {
 			s.complaints++
 			s.kinds[c.Kind]++
@@ -353,7 +357,7 @@ func (b *builder) console() {
 		}
 	}
 	variants := sortedKeys(all)
-	tab := &table{Name: "e1-console", Caption: "What the kernels said on their consoles.", Header: []string{"kernel", "boots", "complaints", "kinds", "crashed", "timed out or killed"}}
+	tab := &table{Name: "e1-console", Caption: "What the kernels said on their consoles.", Header: []string{"kernel", "boots", "complaints", "kinds", "crashed", "timed out or killed", "ended by the emulator, under naive alone"}}
 	numbers := map[string]Number{}
 	for _, v := range variants {
 		s := all[v]
@@ -369,7 +373,8 @@ func (b *builder) console() {
 		}
 		numbers[v] = n("complaints", "complaints on the console", s.complaints)
 		tab.Rows = append(tab.Rows, []tableCell{text(v), short(n("boots", "boots", s.boots)), short(numbers[v]), text(strings.Join(kinds, ", ")),
-			short(n("crashed", "boots that crashed", s.crashed)), short(n("cut", "boots that timed out or were killed", s.bad))})
+			short(n("crashed", "boots that crashed", s.crashed)), short(n("cut", "boots that timed out or were killed", s.bad)),
+			short(n("emulator", "boots with naive alone that ended by a defect of the emulator", s.emulator))})
 	}
 	if len(variants) > 0 {
 		last := &b.sections[len(b.sections)-1]

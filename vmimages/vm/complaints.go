@@ -23,6 +23,12 @@ const (
 	KindRCU      Kind = "rcu"
 	KindStall    Kind = "stall"
 	KindHungTask Kind = "hung-task"
+	// KindEmulator is an oops that user code caused without the kernel: in user
+	// mode the processor accessed memory as the kernel does. QEMU before 9.1
+	// does so for far returns (lret, iret) in programs, which a program can
+	// thereby crash any kernel with. On a real processor it would mean that the
+	// kernel's descriptor tables are broken.
+	KindEmulator Kind = "emulator"
 	// KindMemory is the OOM killer: the guest was given too little.
 	KindMemory Kind = "memory"
 )
@@ -62,6 +68,9 @@ var complaintPatterns = []struct {
 // PRINTK_CALLER a task.
 var stampRE = regexp.MustCompile(`^(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?`)
 
+// supervisorRE is what KindEmulator looks like. The selector is that of user code.
+var supervisorRE = regexp.MustCompile(`(?ms)^#PF: supervisor \w+ access in user mode.*^RIP: 0033:`)
+
 // Lines that end a report.
 var endRE = regexp.MustCompile(`^---\[ end |^=+$|^wflp: |^Kernel Offset:`)
 
@@ -94,7 +103,14 @@ func Scan(log []byte) []Complaint {
 				break
 			}
 		}
-		out = append(out, Complaint{Kind: kind, Title: msgs[i], Line: i + 1, Text: strings.Join(msgs[i:end], "\n")})
+		text := strings.Join(msgs[i:end], "\n")
+		switch {
+		case kind == KindOops && supervisorRE.MatchString(text):
+			kind = KindEmulator
+		case kind == KindPanic && len(out) > 0 && out[len(out)-1].Kind == KindEmulator:
+			kind = KindEmulator // the panic that we asked for
+		}
+		out = append(out, Complaint{Kind: kind, Title: msgs[i], Line: i + 1, Text: text})
 		i = end - 1
 	}
 	return out

@@ -114,3 +114,20 @@ func TestTwoReportsAreTwo(t *testing.T) {
 		t.Errorf("the first report goes on after its end: %q", got[0].Text)
 	}
 }
+
+func TestStepConsole(t *testing.T) {
+	log := []byte(`[    1.0] wflp: step 0 begin a
+[    1.1] of a
+[    1.2] wflp: step 0 end a
+[    1.3] between
+[    1.4] wflp: step 1 begin b
+[    1.5] of b
+[    1.6] wflp: step 2 begin c
+[    1.7] of c
+`)
+	for n, want := range []string{"[    1.1] of a\n", "[    1.5] of b\n", "[    1.7] of c\n", ""} {
+		if got := string(stepConsole(log, n, string(rune('a'+n)))); got != want {
+			t.Errorf("step %d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -55,8 +55,11 @@ func (bare) qemu() []string {
 //
 // loglevel=5 in place of quiet: WARN and lockdep speak at level 4, which quiet
 // suppresses, and a complaint that is not on the console is not seen.
+//
+// printk.devkmsg=on: the marks of the steps come by /dev/kmsg, of which the kernel
+// otherwise drops what exceeds ten lines in five seconds.
 func (bare) kernel() []string {
-	return []string{"panic=-1", "oops=panic", "loglevel=5", "nokaslr", "norandmaps"}
+	return []string{"panic=-1", "oops=panic", "loglevel=5", "printk.devkmsg=on", "nokaslr", "norandmaps"}
 }
 
 // execution is the mode as QEMU knows it.

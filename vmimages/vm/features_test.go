@@ -15,7 +15,7 @@ func TestFeatures(t *testing.T) {
 		f            feature
 		qemu, kernel string
 	}{
-		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 nokaslr norandmaps"},
+		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 printk.devkmsg=on nokaslr norandmaps"},
 		{execution{Measured, 7}, "-M pc -accel kvm -cpu host", ""},
 		{execution{Fast, 7}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
 		{

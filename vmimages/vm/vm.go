@@ -512,10 +512,9 @@ func (m *machine) frame(f guestproto.Frame) {
 }
 
 // stepConsole cuts out what the console says between the marks of a step. A
-// step whose end is missing reaches to the end of the log.
+// step whose end is missing reaches to the next mark, or to the end of the log.
 func stepConsole(log []byte, n int, name string) []byte {
 	begin := []byte(fmt.Sprintf("wflp: step %d begin %s", n, name))
-	end := []byte(fmt.Sprintf("wflp: step %d end %s", n, name))
 	i := bytes.Index(log, begin)
 	if i < 0 {
 		return nil
@@ -524,7 +523,7 @@ func stepConsole(log []byte, n int, name string) []byte {
 	if nl := bytes.IndexByte(rest, '\n'); nl >= 0 {
 		rest = rest[nl+1:]
 	}
-	if j := bytes.Index(rest, end); j >= 0 {
+	if j := bytes.Index(rest, []byte("wflp: step ")); j >= 0 {
 		rest = rest[:j]
 		rest = rest[:bytes.LastIndexByte(rest, '\n')+1]
 	}
