@@ -33,6 +33,10 @@ type Builder struct {
 	// Tree, if set, is a git tree as MakeTree makes it. Its difference from
 	// the imported source, committed or not, is built in place of patches/.
 	Tree string
+	// First, if set, is how many patches of the series are applied: a point
+	// on the way that somebody who bisects may stop at. Such kernels have a
+	// tree and objects of their own, so that the whole series keeps its.
+	First int
 
 	ownLists bool
 }
@@ -112,6 +116,12 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 		if err != nil {
 			return nil, err
 		}
+		if b.First > len(p.series) {
+			return nil, fmt.Errorf("take %d patches: the series has %d", b.First, len(p.series))
+		}
+		if b.First > 0 {
+			p.series = p.series[:b.First]
+		}
 	}
 	compiler, err := firstLine(ctx, "gcc", "--version")
 	if err != nil {
@@ -149,7 +159,15 @@ func (b *Builder) kernelDir(variant, digest string) string {
 
 // objDir is where kbuild puts its objects; it lives on from build to build.
 func (b *Builder) objDir(p *plan) string {
-	return filepath.Join(b.CacheDir, "build", p.variant.Name+"-"+filepath.Base(p.src.dir))
+	return filepath.Join(b.CacheDir, "build", b.lane(p.variant.Name)+"-"+filepath.Base(p.src.dir))
+}
+
+// lane is what builds that may not disturb each other differ in.
+func (b *Builder) lane(variant string) string {
+	if b.First > 0 {
+		return variant + ".part"
+	}
+	return variant
 }
 
 // Open reads a finished kernel from its folder.
@@ -179,6 +197,15 @@ func (b *Builder) Find(ctx context.Context, variant string) (Built, error) {
 	return Open(dir)
 }
 
+// Digest is the name that the kernel of a variant has, built or not.
+func (b *Builder) Digest(ctx context.Context, variant string) (string, error) {
+	p, err := b.plan(ctx, variant)
+	if err != nil {
+		return "", err
+	}
+	return p.manifest.Digest, nil
+}
+
 // List returns all kernels in the cache, by name.
 func (b *Builder) List() ([]Built, error) {
 	dirs, err := filepath.Glob(filepath.Join(b.CacheDir, "kernels", "*-*"))
@@ -205,7 +232,7 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 	if isDir(dir) {
 		return Open(dir)
 	}
-	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "build-"+variant), b.Log)
+	unlock, err := lockFile(ctx, filepath.Join(b.CacheDir, "locks", "build-"+b.lane(variant)), b.Log)
 	if err != nil {
 		return Built{}, err
 	}
@@ -221,7 +248,7 @@ func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error)
 	srcDir := p.src.dir
 	if p.variant.Series {
 		var err error
-		if srcDir, err = b.patchedTree(ctx, p.src, p.variant.Name, p.series); err != nil {
+		if srcDir, err = b.patchedTree(ctx, p.src, b.lane(p.variant.Name), p.series); err != nil {
 			return Built{}, err
 		}
 	}
@@ -230,7 +257,7 @@ func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error)
 	if err := os.MkdirAll(obj, 0o755); err != nil {
 		return Built{}, fmt.Errorf("make build directory: %w", err)
 	}
-	logPath := filepath.Join(b.CacheDir, "build", name+".log")
+	logPath := filepath.Join(b.CacheDir, "build", b.lane(name)+".log")
 	logFile, err := os.Create(logPath)
 	if err != nil {
 		return Built{}, fmt.Errorf("make build log: %w", err)

@@ -12,7 +12,7 @@ import (
 
 func init() {
 	register(subcommand{
-		name: "kernel", about: "build VARIANT… | path VARIANT | list | tree [DIR] | patches [DIR] | check",
+		name: "kernel", about: "build VARIANT… | path VARIANT | list | tree [DIR] | patches [DIR] | check | each",
 		run: runKernel,
 	})
 }
@@ -26,7 +26,8 @@ func runKernel(ctx context.Context, inv *invocation) error {
 			"       wflp kernel list                          what is in the cache\n"+
 			"       wflp kernel tree [DIR]                    make a git tree with the series on it (build/linux)\n"+
 			"       wflp kernel patches [DIR]                 write that tree's commits to kernel/patches\n"+
-			"       wflp kernel check                         checkpatch and sparse over the series\n\nvariants:\n")
+			"       wflp kernel check                         checkpatch and sparse over the series\n"+
+			"       wflp kernel each                          build and boot the series after each of its patches\n\nvariants:\n")
 		for _, v := range kernel.Variants() {
 			fmt.Fprintf(inv.stderr, "  %-8s %s\n", v.Name, v.About)
 		}
@@ -91,6 +92,8 @@ func runKernel(ctx context.Context, inv *invocation) error {
 		return nil
 	case verb == "check" && len(args) == 0:
 		return checkSeries(ctx, inv, b)
+	case verb == "each" && len(args) == 0:
+		return eachPatch(ctx, inv, b)
 	case verb == "patches" && len(args) <= 1:
 		dir, err := treeDir()
 		if err != nil {
