@@ -328,8 +328,8 @@ func (b *builder) volume(by map[record.Strategy]*tally) {
 func (b *builder) console() {
 	type state struct {
 		boots, complaints, bad, crashed, emulator int64
-		units                           []string
-		kinds                           map[string]int64
+		units                                     []string
+		kinds                                     map[string]int64
 	}
 	all := map[string]*state{}
 	for _, u := range b.units {
