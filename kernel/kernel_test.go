@@ -369,3 +369,13 @@ func TestNewWarnings(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+func TestFirstErrorOfCompiler(t *testing.T) {
+	err := errors.New("run gcc: exit status 1\nx.c: In function 'main':\nx.c:5:9: error: 'Y' undeclared\nx.c:6:1: error: more")
+	if got := firstError(err); got != "'Y' undeclared" {
+		t.Errorf("the first error is %q", got)
+	}
+	if got := firstError(errors.New("run gcc: killed")); got != "run gcc: killed" {
+		t.Errorf("without a line of the compiler it is %q", got)
+	}
+}

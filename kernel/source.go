@@ -190,9 +190,7 @@ func lessInts(a, b []int) bool {
 	return false
 }
 
-// aptDownload fetches one package as whoever we are. It tries the machine's
-// own package lists, then lists of ours in the cache: a machine whose lists
-// are empty or stale needs no root for this either.
+// aptDownload fetches one package.
 func (b *Builder) aptDownload(ctx context.Context, pkg, version string) error {
 	if err := os.MkdirAll(b.debDir(), 0o755); err != nil {
 		return fmt.Errorf("make package cache: %w", err)
@@ -205,28 +203,7 @@ func (b *Builder) aptDownload(ctx context.Context, pkg, version string) error {
 	}
 	defer os.RemoveAll(tmp)
 	b.logf("kernel: fetching %s %s (about 150 MB)", pkg, version)
-	fetch := func(opts []string) error {
-		_, err := output(ctx, tmp, "apt-get", append(opts, "-q", "-o", "APT::Sandbox::User=root", "download", pkg+"="+version)...)
-		return err
-	}
-	err = fetch(nil)
-	if err != nil && ctx.Err() == nil {
-		b.logf("kernel: the machine's package lists do not have it: refreshing lists of our own")
-		for _, d := range []string{"lists/partial", "cache/archives/partial"} {
-			if err := os.MkdirAll(filepath.Join(b.CacheDir, "apt", d), 0o755); err != nil {
-				return fmt.Errorf("make apt cache: %w", err)
-			}
-		}
-		b.ownLists = true
-		if _, err := output(ctx, tmp, "apt-get", append(b.aptOptions(), "-q", "update")...); err != nil {
-			return fmt.Errorf("refresh package lists: %w", err)
-		}
-		err = fetch(b.aptOptions())
-	}
-	if err != nil {
-		if strings.Contains(err.Error(), "was not found") || strings.Contains(err.Error(), "Unable to locate package") {
-			return fmt.Errorf("fetch %s %s: %w", pkg, version, errNotInArchive)
-		}
+	if err := b.aptFetch(ctx, tmp, pkg+"="+version); err != nil {
 		return fmt.Errorf("fetch %s %s: %w", pkg, version, err)
 	}
 	got, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
@@ -237,6 +214,35 @@ func (b *Builder) aptDownload(ctx context.Context, pkg, version string) error {
 		return fmt.Errorf("keep package: %w", err)
 	}
 	return nil
+}
+
+// aptFetch fetches packages into dir, as whoever we are. It tries the machine's
+// own package lists, then lists of ours in the cache: a machine whose lists
+// are empty or stale needs no root for this either.
+func (b *Builder) aptFetch(ctx context.Context, dir string, specs ...string) error {
+	fetch := func(opts []string) error {
+		args := append(append([]string{}, opts...), "-q", "-o", "APT::Sandbox::User=root", "download")
+		_, err := output(ctx, dir, "apt-get", append(args, specs...)...)
+		return err
+	}
+	err := fetch(nil)
+	if err != nil && ctx.Err() == nil {
+		b.logf("kernel: the machine's package lists do not have it: refreshing lists of our own")
+		for _, d := range []string{"lists/partial", "cache/archives/partial"} {
+			if err := os.MkdirAll(filepath.Join(b.CacheDir, "apt", d), 0o755); err != nil {
+				return fmt.Errorf("make apt cache: %w", err)
+			}
+		}
+		b.ownLists = true
+		if _, err := output(ctx, dir, "apt-get", append(b.aptOptions(), "-q", "update")...); err != nil {
+			return fmt.Errorf("refresh package lists: %w", err)
+		}
+		err = fetch(b.aptOptions())
+	}
+	if err != nil && (strings.Contains(err.Error(), "was not found") || strings.Contains(err.Error(), "Unable to locate package")) {
+		return errNotInArchive
+	}
+	return err
 }
 
 func (b *Builder) aptOptions() []string {
