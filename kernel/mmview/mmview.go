@@ -43,7 +43,7 @@ const (
 // What the word given to Register says of its thread.
 const (
 	Online  uint32 = 0
-	Offline uint32 = 1 // at a safe point: PULL may move the thread while it sleeps
+	Offline uint32 = 1 // in the lowest bit: at a safe point, PULL may move the thread while it sleeps
 )
 
 // Flags of Stat.
@@ -162,6 +162,18 @@ func (v *View) Pull() (int, error) {
 	n, err := ctl(v.fd, opPull, nil, 0)
 	if err != nil {
 		return 0, fmt.Errorf("pull into view: %w", err)
+	}
+	return n, nil
+}
+
+// PullThose is Pull for those threads only whose word has value in the bits of
+// mask. Both have the bit Offline set, and value has no bit that mask lacks; the
+// other bits are the program's own, to tell groups of threads apart.
+func (v *View) PullThose(mask, value uint32) (int, error) {
+	who := struct{ mask, value uint32 }{mask, value}
+	n, err := ctl(v.fd, opPull, unsafe.Pointer(&who), unsafe.Sizeof(who))
+	if err != nil {
+		return 0, fmt.Errorf("pull threads %#x/%#x into view: %w", value, mask, err)
 	}
 	return n, nil
 }

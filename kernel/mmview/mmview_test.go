@@ -78,10 +78,11 @@ func TestUnsupported(t *testing.T) {
 	v := &View{fd: -2}
 	_, create := Create()
 	_, pull := v.Pull()
+	_, pullThose := v.PullThose(Offline, Offline)
 	_, stat := v.Stat()
 	for name, err := range map[string]error{
 		"Create": create, "Enter": v.Enter(), "EnterBase": EnterBase(), "Seal": v.Seal(),
-		"Retire": v.Retire(), "Pull": pull, "Stat": stat, "Register": Register(new(uint32)),
+		"Retire": v.Retire(), "Pull": pull, "PullThose": pullThose, "Stat": stat, "Register": Register(new(uint32)),
 	} {
 		if !errors.Is(err, unix.ENOSYS) {
 			t.Errorf("%s: %v, want ENOSYS", name, err)
@@ -184,6 +185,10 @@ func TestPull(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	if _, err := v.PullThose(1, 2|Offline); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("pull with a value beyond the mask: %v, want EINVAL", err)
+	}
+
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
@@ -192,12 +197,13 @@ func TestPull(t *testing.T) {
 		version uint32
 		err     error
 	}
+	const all, group, other = ^uint32(0), 2 << 1, 1 << 1
 	ready, done := make(chan int), make(chan result)
 	go func() {
 		runtime.LockOSThread()
 		word := new(uint32)
 		err := Register(word)
-		*word = Offline
+		*word = group | Offline
 		ready <- unix.Gettid()
 		var b [1]byte
 		// Raw, so that the runtime does nothing on this thread meanwhile.
@@ -212,7 +218,10 @@ func TestPull(t *testing.T) {
 	tid := <-ready
 	moved := 0
 	for end := time.Now().Add(5 * time.Second); moved == 0 && time.Now().Before(end); {
-		n, err := v.Pull()
+		if n, err := v.PullThose(all, other|Offline); n != 0 || err != nil {
+			t.Fatalf("pulled %d threads of another group, %v", n, err)
+		}
+		n, err := v.PullThose(all, group|Offline)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -55,7 +56,8 @@ int wflp_fini(void);
 /*
  * Join / leave the set of threads that patches wait for.  A thread that
  * executes patchable code must be registered while it does.  A registered
- * thread starts online and in the newest published generation.
+ * thread starts online, in the variant that its creator was in, and in the newest
+ * published generation of that.
  *   -EALREADY / -ESRCH  already / not registered;  -ENODEV before wflp_init()
  */
 int wflp_thread_register(void);
@@ -64,7 +66,7 @@ int wflp_thread_unregister(void);
 /* Per-thread state; only wflp_quiescent() and its like read it. */
 struct wflp_self {
 	uint32_t pending;	/* non-zero: a patch wants this thread */
-	uint32_t offline;	/* the word the kernel reads (MM_VIEW_REGISTER) */
+	uint32_t offline;	/* non-zero: offline; the word the kernel reads */
 };
 extern __thread struct wflp_self wflp_self
 	__attribute__((tls_model("initial-exec")));
@@ -104,7 +106,8 @@ struct wflp_edit {
 #define WFLP_APPLY_TRY		1u	/* fail with -EBUSY */
 
 /*
- * Start applying the edits as one unit; returns at once with a positive ticket.
+ * Start applying the edits to all variants, as one unit; returns at once with a
+ * positive ticket.
  * The edits are copied.  Whatever goes wrong later is in the report.
  *   -EINVAL no edits, a length of 0, overlapping edits, unknown flags
  *   -EBUSY  (TRY) a patch is in progress;  -ENOMEM;  -ENODEV before wflp_init()
@@ -141,7 +144,7 @@ struct wflp_report {
 	int32_t bad_edit;	/* index, or -1 */
 	uint64_t held_generation;
 	int32_t held_tid;
-	int32_t reserved;
+	int32_t bad_variant;	/* the variant where bad_edit does not fit, or -1 */
 };
 
 /* size = sizeof(struct wflp_report). -ENOENT unknown ticket (old ones are forgotten). */
@@ -157,6 +160,61 @@ int wflp_wait(int64_t ticket, enum wflp_stage stage, int64_t timeout_ns);
 /* Generation that the calling registered thread runs; and the newest one. */
 uint64_t wflp_thread_generation(void);
 uint64_t wflp_newest_generation(void);
+
+/*
+ * Variants: different code for different threads, for good.  Every registered
+ * thread belongs to one variant; 0 exists from the start.  wflp_variants(7) has
+ * the whole story.  WFLP_WAITFREE only: the other strategies have one text, and
+ * but for wflp_variant_apply() to variant 0 or to all these calls return
+ * -EOPNOTSUPP.  Common errors: -ENODEV before wflp_init(), -EINVAL no such
+ * number, -ENOENT no variant of that number, -ENOMEM, -EBUSY as wflp_apply().
+ * Calls of type int64_t return a ticket; patches and these wait in one queue.
+ */
+#define WFLP_VARIANTS_MAX	32u
+#define WFLP_VARIANT_ALL	(~0u)
+
+/* wflp_apply() to one variant; old bytes are compared with what that one has. */
+int64_t wflp_variant_apply(unsigned int variant, const struct wflp_edit *edits, size_t n,
+			   unsigned int flags);
+
+/*
+ * Make a variant with the content that like has when its turn comes.  The number
+ * is known at once and may be used in further requests to the queue; threads can
+ * be assigned from WFLP_PUBLISHED on.  The first one moves all threads from the
+ * program as it was loaded to a view.  -ENOSPC 32 variants
+ */
+int64_t wflp_variant_create(unsigned int like, unsigned int *variant);
+
+/*
+ * Give a variant (or all) the content that another one has: promotes what a
+ * canary runs (0 adopts 1), or takes it back (1 adopts 0).
+ */
+int64_t wflp_variant_adopt(unsigned int variant, unsigned int from, unsigned int flags);
+
+/* Give up a variant without threads; the report's error is -EBUSY if it has any. */
+int64_t wflp_variant_remove(unsigned int variant);
+
+/*
+ * Assign a registered thread (0: the caller) to a variant.  It takes effect at
+ * that thread's next quiescence point, or while it is asleep and offline.
+ *   -ESRCH no registered thread of that id
+ */
+int wflp_variant_assign(pid_t tid, unsigned int variant);
+
+/* The variant whose code the calling registered thread runs; -ESRCH. */
+int wflp_thread_variant(void);
+/* Registered threads that are in the variant, or still on their way from or to it. */
+int wflp_variant_threads(unsigned int variant);
+/* The newest generation of the variant. */
+int64_t wflp_variant_generation(unsigned int variant);
+
+/*
+ * Make the newest code that of the program as such, so that it needs no view any
+ * more: the process is then an ordinary one, patched in memory.  Its code does not
+ * change by that.  In the report: -EBUSY another variant exists, or a thread is in
+ * an older generation (held_generation, held_tid); -EOPNOTSUPP the kernel cannot.
+ */
+int64_t wflp_rebase(void);
 
 #ifdef __cplusplus
 }

@@ -62,11 +62,24 @@ struct edit {
 	size_t len;
 };
 
+enum job_kind {
+	JOB_PATCH,	/* edits, to one variant or to all */
+	JOB_CREATE,	/* a variant with the content of another */
+	JOB_ADOPT,	/* give one variant, or all, the content of another */
+	JOB_REMOVE,
+	JOB_REBASE,
+};
+
 /* A ticket.  Protected by G.lock, but for edits, which the patcher owns. */
 struct job {
 	struct job *next;	/* all that are remembered, newest first */
 	struct job *queue_next;
 	int64_t ticket;
+	enum job_kind kind;
+	unsigned int variant;	/* WFLP_VARIANT_ALL, or which one */
+	unsigned int from;	/* CREATE, ADOPT */
+	unsigned int *number;	/* CREATE: where submit() puts the new number */
+	unsigned int old_left;	/* superseded views that are not empty yet */
 	struct wflp_report rep;
 	unsigned int waiters;	/* wflp_wait() calls that hold a pointer to it */
 	size_t n;
@@ -80,7 +93,10 @@ struct thread {
 	pid_t tid;
 	uint64_t serial;	/* tells a thread from a later one of the same tid */
 	uint64_t generation;	/* atomic; UINT64_MAX until first known */
+	uint64_t at;		/* atomic; waitfree: target where it is, if that is known */
+	uint64_t where;		/* atomic: see where_make() */
 	uint64_t seen;		/* private: what the last move returned with */
+	unsigned int variant;	/* private: of the last move */
 	/*
 	 * Atomic.  The epoch for which this thread is still counted in
 	 * P.remaining, 0 if none.  Whoever swaps it to 0 - the thread, or the
@@ -89,6 +105,47 @@ struct thread {
 	 */
 	uint64_t owed;
 };
+
+/*
+ * thread.where: the variant that a thread belongs to, and every variant in whose
+ * code it may still be or to whose code it may be on its way.  A patch counts
+ * the threads that may be in the variants which it changes.
+ * High 24 bits: number of assignments, by which one is told from the next.
+ * Then 8: the variant.  Low 32: one bit a variant.
+ * Assignments set bits, under G.lock.  When the thread has moved, the thread
+ * itself, or the patcher for a sleeper, clears all but that of the variant, if
+ * there has been no assignment since it looked.
+ */
+static inline uint64_t where_make(uint64_t serial, unsigned int variant, uint32_t maybe)
+{
+	return serial << 40 | (uint64_t)variant << 32 | maybe;
+}
+
+static inline unsigned int where_variant(uint64_t where)
+{
+	return where >> 32 & 0xff;
+}
+
+static inline uint64_t where_serial(uint64_t where)
+{
+	return where >> 40;
+}
+
+static inline uint32_t where_maybe(uint64_t where)
+{
+	return (uint32_t)where;
+}
+
+static inline bool where_settled(uint64_t where)
+{
+	return where_maybe(where) == 1u << where_variant(where);
+}
+
+/* The word that the kernel reads, of a thread of that variant which is offline. */
+static inline uint32_t offline_word(unsigned int variant)
+{
+	return variant << 1 | MM_VIEW_WORD_OFFLINE;
+}
 
 /*
  * The patch in progress, as its threads see it.  Patches are strictly serial
@@ -103,10 +160,10 @@ struct progress {
 };
 
 /*
- * Where threads are to go, in one word so that it is read in one piece: a
- * thread that read the view of one patch and the number of the next would
- * believe itself over while it is not.
- * High 40 bits: epoch (waitfree: the generation).  Low 24: view fd + 1.
+ * Where the threads of a variant are to go, in one word so that it is read in
+ * one piece: a thread that read the view of one patch and the number of the next
+ * would believe itself over while it is not.
+ * High 40 bits: epoch, which is the generation.  Low 24: view fd + 1.
  */
 #define TARGET_FD_BITS	24
 #define TARGET_FD_MAX	((1 << TARGET_FD_BITS) - 2)
@@ -131,12 +188,26 @@ enum lib_state { LIB_OFF, LIB_STARTING, LIB_ON, LIB_STOPPING };
 #define VIEWS_MAX 64
 #define REPORTS_KEPT 256
 
+enum variant_state { VARIANT_NONE, VARIANT_RESERVED, VARIANT_LIVE };
+
+/*
+ * Each live variant but one has a view of its own, also where the content is
+ * that of another: the view that a new thread is born in names the variant.
+ */
+struct variant {
+	uint64_t target;	/* atomic */
+	uint64_t view_id;	/* of the view in target; 0: the base */
+	uint64_t last_id;	/* of the one before */
+	enum variant_state state;
+};
+
 /* A view that has been superseded and is waited on until it is empty. */
 struct old_view {
 	int fd;
 	uint64_t id;
 	uint64_t generation;
 	int64_t ticket;		/* of the patch that superseded it */
+	unsigned int variant;
 };
 
 struct global {
@@ -156,14 +227,16 @@ struct global {
 	size_t unfinished;		/* queued or before LAST_OVER */
 	int64_t last_ticket;
 
-	uint64_t target;		/* atomic */
+	struct variant variants[WFLP_VARIANTS_MAX];
+	bool varied;			/* atomic: there has been more than one */
+	uint32_t rebasing;		/* atomic: variants whose view is being closed */
+	uint64_t epoch;			/* atomic: of the last publication */
 	uint64_t newest;		/* atomic: newest published generation */
 	uint32_t released;		/* atomic, futex: barrier epochs let go */
 	struct progress p;		/* atomics */
 
 	/* the patcher's own, but changed under the lock, for fork_child() */
-	int new_fd;			/* the view being made */
-	uint64_t view_id;		/* of the newest view */
+	int new_fds[WFLP_VARIANTS_MAX];	/* views being made; -1 */
 	struct old_view old[VIEWS_MAX];
 	size_t nold;
 	int mem_fd;
@@ -179,10 +252,12 @@ uint64_t wflp_now(void) HIDDEN;
 void wflp_notify(void) HIDDEN;
 bool wflp_claim(struct thread *t, uint64_t epoch, bool asleep, bool park) HIDDEN;
 void wflp_over(void) HIDDEN;
+bool wflp_settle(struct thread *t, uint64_t where) HIDDEN;
 
 /* patcher.c */
 void *wflp_patcher(void *arg) HIDDEN;
 void wflp_jobs_forget(bool all) HIDDEN;
+unsigned int wflp_variant_of_view(uint64_t id) HIDDEN;
 
 /* text.c */
 int wflp_text_check(const struct edit *e, size_t n, int32_t *bad) HIDDEN;

@@ -4,7 +4,8 @@
  * and no patched thread ever does any of it.  Patches are strictly serial: the
  * next begins when no registered thread is left behind the last (LAST_OVER),
  * though not when the last view is gone (RELEASED), which an unregistered
- * thread may put off for ever.
+ * thread may put off for ever.  That holds for all variants together: one queue,
+ * so that a patch to all of them has one place in it and one outcome.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -106,13 +107,15 @@ static void job_fail(struct job *j, int err)
 	free(j->edits);
 	j->edits = NULL;
 	G.unfinished--;
+	if (j->kind == JOB_CREATE)
+		G.variants[j->variant].state = VARIANT_NONE;
 	job_stage(j, WFLP_FAILED);
 	wflp_jobs_forget(false);
 	pthread_mutex_unlock(&G.lock);
 }
 
-/* The patch is through; released says whether nothing is left of the old. */
-static void job_over(struct job *j, bool released)
+/* The patch is through; if no superseded view is left, so are they. */
+static void job_over(struct job *j)
 {
 	uint64_t now = wflp_now();
 
@@ -128,7 +131,7 @@ static void job_over(struct job *j, bool released)
 	j->edits = NULL;
 	G.unfinished--;
 	job_stage(j, WFLP_LAST_OVER);
-	if (released) {
+	if (!j->old_left) {
 		j->rep.released_ns = now;
 		job_stage(j, WFLP_RELEASED);
 		wflp_jobs_forget(false);
@@ -154,7 +157,8 @@ static size_t reap(const struct pollfd *polled)
 		}
 		wflp_sys.view_close(v->fd);
 		j = job_find(v->ticket);
-		if (j) {
+		/* Before it is over itself, job_over() sees to it. */
+		if (j && !--j->old_left && j->rep.stage == WFLP_LAST_OVER) {
 			j->rep.released_ns = wflp_now();
 			job_stage(j, WFLP_RELEASED);
 		}
@@ -187,44 +191,67 @@ static void wait_event(int64_t ns)
 
 /* ---- publication, the same for all strategies ---- */
 
+/* A view that is ready for its threads. */
+struct made {
+	int fd;
+	uint64_t id;
+};
+
 /*
  * first/last are stamped by threads from here on, so the time of publication
  * is taken before the first of them can have seen it.
  *
- * Every thread owes before target is stored, and is told after.  A thread may
- * find the new target without having been told, if it is in its slow path for
- * an older reason (it slept through the last patch).  Were its debt noted only
- * then, a barrier would never end:
+ * Every thread that may be in a variant concerned (affected, a set of bits) owes
+ * before target and epoch are stored, and is told after.  A thread may find the
+ * new epoch without having been told, if it is in its slow path for an older
+ * reason (it slept through the last patch).  Were its debt noted only then, a
+ * barrier would never end:
  *
  *	thread				patcher
  *	pending = 0
- *					store target (k)
- *	load target (k)
+ *					store epoch (k)
+ *	load epoch (k)
  *	owes nothing; parks until k
  *					thread: owed = k, pending = 1
  *					waits for the thread to arrive
  */
-static void publish(struct job *j, uint64_t target, uint64_t generation)
+static void publish(struct job *j, uint64_t epoch, uint64_t generation,
+		    uint32_t affected, const struct made *made)
 {
-	uint64_t epoch = target_epoch(target);
+	uint32_t count = 0;
 
 	pthread_mutex_lock(&G.lock);
+	/* As long as G.epoch is another nobody claims this. */
+	for (struct thread *t = G.threads; t; t = t->next)
+		if (where_maybe(load_acquire(&t->where)) & affected) {
+			store_release(&t->owed, epoch);
+			count++;
+		}
 	store_relaxed(&G.p.first_ns, 0);
 	store_relaxed(&G.p.last_ns, 0);
 	store_relaxed(&G.p.pulled, 0);
 	store_relaxed(&G.p.leaving, 0);
-	store_release(&G.p.remaining, (uint32_t)G.nthreads);
-	j->rep.threads = (uint32_t)G.nthreads;
+	store_release(&G.p.remaining, count);
+	j->rep.threads = count;
 	j->rep.generation = generation;
 	j->rep.published_ns = wflp_now();
 	/* In a barrier the new generation begins with the release. */
 	if (G.strategy != WFLP_BARRIER)
 		store_release(&G.newest, generation);
+	for (unsigned int v = 0; made && v < WFLP_VARIANTS_MAX; v++)
+		if (affected & 1u << v) {
+			struct variant *x = &G.variants[v];
+
+			x->last_id = x->view_id;
+			x->view_id = made[v].id;
+			x->state = VARIANT_LIVE;
+			G.new_fds[v] = -1;
+			store_release(&x->target, target_make(epoch, made[v].fd));
+		}
+	store_release(&G.epoch, epoch);
 	for (struct thread *t = G.threads; t; t = t->next)
-		store_release(&t->owed, epoch);
-	store_release(&G.target, target);
-	for (struct thread *t = G.threads; t; t = t->next)
-		swap_seq(&t->self->pending, 1);
+		if (load_acquire(&t->owed))
+			swap_seq(&t->self->pending, 1);
 	job_stage(j, WFLP_PUBLISHED);
 	pthread_mutex_unlock(&G.lock);
 }
@@ -250,110 +277,230 @@ static void note_progress(struct job *j)
 
 /* ---- waitfree ---- */
 
-struct asleep {
-	uint64_t serial;
-	pid_t tid;
-	bool here;
+/* What a patch leaves behind: the targets that it replaces. */
+struct superseded {
+	uint32_t variants;
+	uint64_t target[WFLP_VARIANTS_MAX];
+	uint64_t id[WFLP_VARIANTS_MAX];
 };
 
-static bool old_view_empty(uint64_t old_target)
+static bool old_views_empty(const struct superseded *old)
 {
 	struct mm_view_stat st;
-	int fd = target_fd(old_target);
 
-	/* The base has no count, and may well have threads that never register. */
-	return fd >= 0 &&
-	       wflp_sys.view_ctl(fd, MM_VIEW_STAT, &st, sizeof(st)) >= 0 &&
-	       !st.threads;
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++) {
+		int fd = target_fd(old->target[v]);
+
+		if (!(old->variants & 1u << v))
+			continue;
+		/* The base has no count, and may well have threads that never register. */
+		if (fd < 0 || wflp_sys.view_ctl(fd, MM_VIEW_STAT, &st, sizeof(st)) < 0 ||
+		    st.threads)
+			return false;
+	}
+	return old->variants;
 }
 
 /*
- * Find the sleepers that have been pulled.  PULL says how many it moved but
- * not whom, and a thread that it skipped because it was just then running may
- * be asleep a moment later, so the library asks where each sleeper is.  Where
- * nobody is left in the view just superseded that one answer serves for all:
- * every thread in question was over for the last patch, so it was there.
- *
- * Reading /proc sleeps, so it is done without the lock, on a copy of the list;
- * the serial number tells whether a thread that was asked about is the one
- * that is still in the list.
- *
- * Once in the new view a sleeper stays there: it can neither be pulled back
- * nor enter an older view (wflp.c, top).  So over is over.
+ * Variants with sleepers that are not where they belong, or of whom that is not
+ * known yet.  *restless: there are threads, asleep or not, that have been assigned
+ * to another variant and not been seen there.
  */
-static void claim_pulled(uint64_t old_target, uint64_t generation)
+static uint32_t variants_asleep(bool *restless)
 {
-	bool all = old_view_empty(old_target);
-	struct asleep *s = NULL;
-	size_t n = 0, room, i = 0;
+	uint32_t variants = 0;
 
-	if (!all) {
-		pthread_mutex_lock(&G.lock);
-		room = G.nthreads;
-		pthread_mutex_unlock(&G.lock);
-		s = room ? wflp_sys.alloc(room * sizeof(*s)) : NULL;
-		if (!s)
-			return;	/* the next round may have the memory */
-		pthread_mutex_lock(&G.lock);
-		for (struct thread *t = G.threads; t && n < room; t = t->next)
-			if (load_acquire(&t->owed) == generation &&
-			    load_acquire(&t->self->offline))
-				s[n++] = (struct asleep){ t->serial, t->tid, false };
-		pthread_mutex_unlock(&G.lock);
-		for (i = 0; i < n; i++)
-			s[i].here = wflp_sys.thread_view(s[i].tid) ==
-				    (int64_t)G.view_id;
-		i = 0;
-	}
+	*restless = false;
 	pthread_mutex_lock(&G.lock);
 	for (struct thread *t = G.threads; t; t = t->next) {
-		while (i < n && s[i].serial < t->serial)
-			i++;
-		if (all ? !load_acquire(&t->self->offline) :
-		    i == n || s[i].serial != t->serial || !s[i].here)
+		uint64_t where = load_acquire(&t->where);
+		uint32_t word = load_acquire(&t->self->offline);
+		uint32_t right = offline_word(where_variant(where));
+
+		if (!where_settled(where))
+			*restless = true;
+		else if (!load_acquire(&t->owed))
 			continue;
-		if (load_acquire(&t->owed) != generation)
+		if (!word)
 			continue;
-		store_release(&t->generation, generation);
-		wflp_claim(t, generation, false, false);
+		/* It was assigned to another variant while it slept. */
+		if (word != right)
+			__atomic_compare_exchange_n(&t->self->offline, &word, right, false,
+						    __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+		variants |= 1u << where_variant(where);
 	}
 	pthread_mutex_unlock(&G.lock);
-	free(s);
+	return variants;
 }
 
-static bool someone_asleep(uint64_t generation)
+/*
+ * Moves the sleepers of variant v to where it is, and says who is asleep there
+ * then: *n at most, and so many.
+ */
+static uint32_t pull_into(unsigned int v, uint32_t *tids, size_t *n)
 {
-	bool found = false;
+	struct mm_view_pull who = {
+		.mask = ~0u,
+		.value = offline_word(v),
+		.tids = (uintptr_t)tids,
+		.nr = (uint32_t)*n,
+	};
+	int fd = target_fd(load_relaxed(&G.variants[v].target));
+	long moved = 0;
+
+	/* In the base there is one variant, and a rebase has moved all there. */
+	if (fd >= 0)
+		moved = wflp_sys.view_ctl(fd, MM_VIEW_PULL, &who, sizeof(who));
+	*n = fd >= 0 && moved >= 0 ? who.nr : 0;
+	return moved > 0 ? (uint32_t)moved : 0;
+}
+
+static void found_at_home(struct thread *t, uint64_t where)
+{
+	uint64_t target = load_relaxed(&G.variants[where_variant(where)].target);
+
+	/*
+	 * It may have woken and be on its way to this same target, never to
+	 * another: it would have to be assigned, for which we hold the lock.
+	 */
+	store_release(&t->generation, target_epoch(target));
+	/* Last: a thread that finds this looks no further. */
+	store_release(&t->at, target);
+	wflp_settle(t, where);
+	wflp_claim(t, UINT64_MAX, false, false);
+}
+
+static int by_tid(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* A thread that may be moved, as it was before. */
+struct asleep {
+	uint64_t serial, where;
+};
+
+/* In the order of the list, room at most. */
+static size_t list_asleep(struct asleep *s, size_t room)
+{
+	size_t n = 0;
 
 	pthread_mutex_lock(&G.lock);
-	for (struct thread *t = G.threads; t && !found; t = t->next)
-		found = load_acquire(&t->owed) == generation &&
-			load_acquire(&t->self->offline);
+	for (struct thread *t = G.threads; t && n < room; t = t->next) {
+		uint64_t where = load_acquire(&t->where);
+
+		if (load_acquire(&t->self->offline) &&
+		    (!where_settled(where) || load_acquire(&t->owed)))
+			s[n++] = (struct asleep){ t->serial, where };
+	}
 	pthread_mutex_unlock(&G.lock);
-	return found;
+	return n;
 }
 
-static void pull_until_over(struct job *j, int fd, uint64_t old_target,
-			    uint64_t generation)
+/*
+ * PULL has said who is asleep where variant v is. Once there, a sleeper stays: it
+ * can neither be pulled back nor enter an older view (wflp.c, top), until it is
+ * assigned to another variant. So over is over; but only if it has not been assigned
+ * since it was listed: it could have woken and gone there.
+ */
+static void claim_pulled(unsigned int v, uint32_t *tids, size_t n,
+			 const struct asleep *s, size_t ns)
+{
+	qsort(tids, n, sizeof(*tids), by_tid);
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t && ns; t = t->next) {
+		uint64_t where = load_acquire(&t->where);
+		uint32_t tid = (uint32_t)t->tid;
+
+		while (ns && s->serial < t->serial)
+			s++, ns--;
+		if (ns && s->serial == t->serial && where_variant(where) == v &&
+		    where_serial(where) == where_serial(s->where) &&
+		    bsearch(&tid, tids, n, sizeof(*tids), by_tid))
+			found_at_home(t, where);
+	}
+	pthread_mutex_unlock(&G.lock);
+}
+
+/*
+ * Where nobody is left in the views just superseded, that one answer serves for all
+ * that have not changed variant: every thread in question was over for the last
+ * patch, so it was there. So it is where it belongs even if it was not asleep at the
+ * very moment that PULL looked.
+ */
+static void claim_all_asleep(void)
+{
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t; t = t->next) {
+		uint64_t where = load_acquire(&t->where);
+
+		if (where_settled(where) && load_acquire(&t->owed) &&
+		    load_acquire(&t->self->offline))
+			found_at_home(t, where);
+	}
+	pthread_mutex_unlock(&G.lock);
+}
+
+/* Returns whether there are threads that have yet to come to another variant. */
+static bool pull_round(const struct superseded *old)
+{
+	uint32_t *tids = NULL, variants;
+	struct asleep *s;
+	bool restless;
+	size_t room, ns;
+
+	variants = variants_asleep(&restless);
+	if (!variants)
+		return restless;
+	pthread_mutex_lock(&G.lock);
+	room = G.nthreads;
+	pthread_mutex_unlock(&G.lock);
+	s = wflp_sys.alloc(room * sizeof(*s));
+	tids = wflp_sys.alloc(room * sizeof(*tids));
+	if (s && tids) {
+		ns = list_asleep(s, room);
+		for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++) {
+			size_t n = room;
+			uint32_t moved;
+
+			if (!(variants & 1u << v))
+				continue;
+			moved = pull_into(v, tids, &n);
+			if (old->variants & 1u << v)
+				__atomic_add_fetch(&G.p.pulled, moved, __ATOMIC_RELAXED);
+			if (n)
+				claim_pulled(v, tids, n, s, ns);
+		}
+	}
+	/* Else the next round may have the memory. */
+	free(s);
+	free(tids);
+	if (old_views_empty(old))
+		claim_all_asleep();
+	return restless;
+}
+
+static void later(int64_t *delay)
+{
+	wait_event(*delay);
+	*delay *= 2;
+	if (*delay > PULL_AGAIN_MAX_NS)
+		*delay = PULL_AGAIN_MAX_NS;
+}
+
+static void pull_until_over(struct job *j, const struct superseded *old)
 {
 	int64_t delay = PULL_AGAIN_MIN_NS;
 
 	for (;;) {
-		if (load_acquire(&G.p.remaining) && someone_asleep(generation)) {
-			long moved = wflp_sys.view_ctl(fd, MM_VIEW_PULL, NULL, 0);
-
-			if (moved > 0)
-				__atomic_add_fetch(&G.p.pulled, (uint32_t)moved,
-						   __ATOMIC_RELAXED);
-			claim_pulled(old_target, generation);
-		}
+		if (load_acquire(&G.p.remaining))
+			pull_round(old);
 		note_progress(j);
 		if (!load_acquire(&G.p.remaining))
 			return;
-		wait_event(delay);
-		delay *= 2;
-		if (delay > PULL_AGAIN_MAX_NS)
-			delay = PULL_AGAIN_MAX_NS;
+		later(&delay);
 	}
 }
 
@@ -395,10 +542,10 @@ static int write_view(int fd, const struct edit *e, size_t n, int32_t *bad)
 	return 0;
 }
 
-static void new_fd(int fd)
+static void new_fd(unsigned int v, int fd)
 {
 	pthread_mutex_lock(&G.lock);
-	G.new_fd = fd;
+	G.new_fds[v] = fd;
 	pthread_mutex_unlock(&G.lock);
 }
 
@@ -406,33 +553,50 @@ static void new_fd(int fd)
  * RETIRE before close: a child of fork may hold a copy of the descriptor, and
  * close alone would leave the view to it.
  */
-static void drop_view(int fd)
+static void drop_view(unsigned int v, int fd)
 {
-	new_fd(-1);
+	new_fd(v, -1);
 	wflp_sys.view_ctl(fd, MM_VIEW_RETIRE, NULL, 0);
 	wflp_sys.view_close(fd);
 }
 
-/* Everything that can fail.  Returns the sealed view, with us inside. */
-static int make_view(struct job *j, uint64_t *id)
+/* Where the patcher is, as a descriptor; NOWHERE: to be entered again. */
+#define NOWHERE (-2)
+static int patcher_at = NOWHERE;
+
+static int go(int fd)
+{
+	int err = fd == patcher_at ? 0 : wflp_sys.view_enter(fd, 0);
+
+	patcher_at = err ? NOWHERE : fd;
+	return err;
+}
+
+/*
+ * Everything that can fail.  Makes a sealed view with the content of that of
+ * from, and the edits, if there are any.
+ */
+static int make_view(struct job *j, unsigned int v, unsigned int from, struct made *made)
 {
 	struct mm_view_stat st = { 0 };
 	int32_t bad = -1;
 	int fd;
 	long err;
 
-	/* A copy of the newest view, since that is where this thread is. */
-	fd = wflp_sys.view_create(0);
+	/* A copy of the view that its creator is in. */
+	fd = go(target_fd(load_relaxed(&G.variants[from].target)));
+	if (!fd)
+		fd = wflp_sys.view_create(0);
 	if (fd < 0)
 		return fd;
-	new_fd(fd);
+	new_fd(v, fd);
 	stamp(&j->rep.create_ns);
 	err = fd > TARGET_FD_MAX ? -EMFILE : 0;
 	if (!err)
 		err = wflp_sys.view_ctl(fd, MM_VIEW_STAT, &st, sizeof(st));
-	if (err >= 0)
+	if (err >= 0 && j->n)
 		err = wflp_text_verify(wflp_sys.view_read, fd, j->edits, j->n, &bad);
-	if (!err)
+	if (!err && j->n)
 		err = write_view(fd, j->edits, j->n, &bad);
 	if (!err) {
 		stamp(&j->rep.written_ns);
@@ -440,58 +604,299 @@ static int make_view(struct job *j, uint64_t *id)
 			err = wflp_sys.view_ctl(fd, MM_VIEW_SEAL, NULL, 0);
 		while (err == -EINTR);
 	}
-	if (!err) {
-		stamp(&j->rep.sealed_ns);
-		err = wflp_sys.view_enter(fd, 0);
-	}
 	if (err) {
 		pthread_mutex_lock(&G.lock);
 		j->rep.bad_edit = bad;
+		j->rep.bad_variant = bad < 0 ? -1 : (int32_t)v;
 		pthread_mutex_unlock(&G.lock);
-		drop_view(fd);
+		drop_view(v, fd);
 		return (int)err;
 	}
-	*id = st.id;
-	return fd;
+	stamp(&j->rep.sealed_ns);
+	made->fd = fd;
+	made->id = st.id;
+	return 0;
+}
+
+/* All of them or none; and afterwards the patcher is in the newest of variant 0. */
+static int make_views(struct job *j, uint32_t affected, struct made *made)
+{
+	unsigned int from = j->kind == JOB_PATCH ? j->variant : j->from;
+	uint32_t done = 0;
+	int err = 0;
+
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX && !err; v++) {
+		if (!(affected & 1u << v))
+			continue;
+		err = make_view(j, v, j->kind == JOB_ADOPT || v == j->variant ? from : v,
+				&made[v]);
+		if (!err)
+			done |= 1u << v;
+	}
+	if (!err)
+		err = go(affected & 1 ? made[0].fd :
+			 target_fd(load_relaxed(&G.variants[0].target)));
+	if (!err)
+		return 0;
+	go(target_fd(load_relaxed(&G.variants[0].target)));
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++)
+		if (done & 1u << v)
+			drop_view(v, made[v].fd);
+	return err;
+}
+
+/* The variants that a job changes, with what it is going to supersede there. */
+static int find_affected(const struct job *j, struct superseded *old)
+{
+	uint32_t live = 0;
+	int err = 0;
+
+	pthread_mutex_lock(&G.lock);
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++) {
+		old->target[v] = load_relaxed(&G.variants[v].target);
+		old->id[v] = G.variants[v].view_id;
+		if (G.variants[v].state == VARIANT_LIVE)
+			live |= 1u << v;
+	}
+	pthread_mutex_unlock(&G.lock);
+	if ((j->kind == JOB_CREATE || j->kind == JOB_ADOPT) && !(live & 1u << j->from))
+		err = -ENOENT;
+	if (j->kind == JOB_CREATE) {
+		old->variants = 1u << j->variant;
+		old->target[j->variant] = target_make(0, -1);
+		/*
+		 * Nobody can be pulled into the base, so a sleeper that is assigned
+		 * to the variant there would hold up the other for as long as it
+		 * sleeps.  From the second variant on each has a view.
+		 */
+		if (target_fd(old->target[0]) < 0)
+			old->variants |= 1;
+	} else if (j->variant == WFLP_VARIANT_ALL) {
+		old->variants = live;
+		if (j->kind == JOB_ADOPT)
+			old->variants &= ~(1u << j->from);
+	} else {
+		old->variants = 1u << j->variant;
+		if (!(live & old->variants))
+			err = -ENOENT;
+	}
+	return err;
+}
+
+/* Let go of the views that nobody can be on the way to any more. */
+static void supersede(struct job *j, const struct superseded *old)
+{
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++) {
+		int fd = target_fd(old->target[v]);
+
+		if (!(old->variants & 1u << v) || fd < 0)
+			continue;
+		wflp_sys.view_ctl(fd, MM_VIEW_RETIRE, NULL, 0);
+		pthread_mutex_lock(&G.lock);
+		G.old[G.nold++] = (struct old_view){
+			.fd = fd,
+			.id = old->id[v],
+			.generation = target_epoch(old->target[v]),
+			.ticket = j->ticket,
+			.variant = v,
+		};
+		j->old_left++;
+		pthread_mutex_unlock(&G.lock);
+	}
+}
+
+static void run_change(struct job *j)
+{
+	struct made made[WFLP_VARIANTS_MAX];
+	struct superseded old;
+	uint64_t epoch;
+	int err;
+
+	wait_event(0);		/* whatever has drained makes room */
+	err = find_affected(j, &old);
+	if (!err && G.nold + (size_t)__builtin_popcount(old.variants) > VIEWS_MAX)
+		err = -EMFILE;
+	if (!err)
+		err = make_views(j, old.variants, made);
+	if (err) {
+		if (err == -EMFILE)
+			blame(j);
+		job_fail(j, err);
+		return;
+	}
+	epoch = load_relaxed(&G.epoch) + 1;
+	publish(j, epoch, epoch, old.variants, made);
+	pull_until_over(j, &old);
+	supersede(j, &old);
+	job_over(j);
+}
+
+/* Nothing is to be changed, and that is done. */
+static void run_nothing(struct job *j)
+{
+	publish(j, load_relaxed(&G.epoch), load_relaxed(&G.newest), 0, NULL);
+}
+
+static void run_remove(struct job *j)
+{
+	struct superseded old;
+	int err;
+
+	wait_event(0);
+	err = find_affected(j, &old);
+	if (!err && G.nold == VIEWS_MAX)
+		err = -EMFILE;
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t && !err; t = t->next)
+		if (where_maybe(load_acquire(&t->where)) & old.variants) {
+			err = -EBUSY;
+			j->rep.held_generation = target_epoch(old.target[j->variant]);
+			j->rep.held_tid = t->tid;
+		}
+	if (!err) {
+		memset(&G.variants[j->variant], 0, sizeof(G.variants[0]));
+		/* A thread that was born there and registers later is nobody's. */
+		for (size_t i = 0; i < G.nold; i++)
+			if (G.old[i].variant == j->variant)
+				G.old[i].variant = 0;
+	}
+	pthread_mutex_unlock(&G.lock);
+	if (err) {
+		job_fail(j, err);
+		return;
+	}
+	run_nothing(j);
+	supersede(j, &old);
+	pthread_mutex_lock(&G.lock);
+	if (j->old_left)
+		G.old[G.nold - 1].variant = 0;
+	pthread_mutex_unlock(&G.lock);
+	job_over(j);
+}
+
+/* How often REBASE is tried while sleepers may have to be moved first. */
+#define REBASE_TRIES 10
+
+/*
+ * Who keeps the base from being changed?  A thread that is in it; else one in a
+ * superseded view; else a variant, which may have no pages of its own there.
+ */
+static void blame_rebase(struct job *j)
+{
+	uint64_t generation = 0;
+	pid_t tid = wflp_sys.thread_in_view(0);
+
+	if (!tid && G.nold) {
+		blame(j);
+		return;
+	}
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX && !tid; v++) {
+		if (v == j->variant || G.variants[v].state != VARIANT_LIVE)
+			continue;
+		generation = target_epoch(load_relaxed(&G.variants[v].target));
+		tid = wflp_sys.thread_in_view(G.variants[v].view_id);
+	}
+	pthread_mutex_lock(&G.lock);
+	j->rep.held_generation = generation;
+	j->rep.held_tid = tid;
+	pthread_mutex_unlock(&G.lock);
+}
+
+static bool only_variant(unsigned int variant)
+{
+	bool only = true;
+
+	pthread_mutex_lock(&G.lock);
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++)
+		only = only && (v == variant || G.variants[v].state == VARIANT_NONE);
+	pthread_mutex_unlock(&G.lock);
+	return only;
+}
+
+/*
+ * The kernel moves the threads of the view to the base, all at once and for none
+ * of them anything changes; what is published afterwards is only that the view is
+ * no longer to be entered.
+ */
+static void run_rebase(struct job *j)
+{
+	struct made made[WFLP_VARIANTS_MAX];
+	int64_t delay = PULL_AGAIN_MIN_NS;
+	struct superseded old;
+	uint64_t epoch;
+	long err;
+	int fd;
+
+	wait_event(0);
+	err = find_affected(j, &old);
+	fd = err ? -1 : target_fd(old.target[j->variant]);
+	if (!err && fd < 0) {	/* it is there already */
+		run_nothing(j);
+		job_over(j);
+		return;
+	}
+	/* Nobody can be pulled into the base, so it is no place for one of many. */
+	if (!err && !only_variant(j->variant))
+		err = -EBUSY;
+	else if (!err && G.nold == VIEWS_MAX)
+		err = -EMFILE;
+	else if (!err) {
+		struct superseded none = { 0 };
+
+		err = go(fd);
+		store_release(&G.rebasing, 1u << j->variant);
+		for (int i = 0; !err && i < REBASE_TRIES; i++) {
+			err = wflp_sys.view_ctl(fd, MM_VIEW_REBASE, NULL, 0);
+			if (err != -EBUSY && err != -EINTR)
+				break;
+			pull_round(&none);
+			later(&delay);
+			if (i < REBASE_TRIES - 1)
+				err = 0;
+		}
+	}
+	if (err) {
+		if (err == -EBUSY || err == -EMFILE)
+			blame_rebase(j);
+		store_release(&G.rebasing, 0);
+		go(target_fd(load_relaxed(&G.variants[0].target)));
+		/* No such operation. */
+		job_fail(j, err == -EINVAL ? -EOPNOTSUPP : (int)err);
+		return;
+	}
+	made[j->variant] = (struct made){ .fd = -1 };
+	epoch = load_relaxed(&G.epoch) + 1;
+	publish(j, epoch, epoch, old.variants, made);
+	store_release(&G.rebasing, 0);
+	patcher_at = NOWHERE;
+	go(target_fd(load_relaxed(&G.variants[0].target)));
+	pull_until_over(j, &old);
+	supersede(j, &old);
+	job_over(j);
 }
 
 static void run_waitfree(struct job *j)
 {
-	uint64_t old_target = load_relaxed(&G.target);
-	uint64_t old_id = G.view_id, id = 0, target, generation;
-	int fd, old_fd = target_fd(old_target);
+	if (j->kind == JOB_REMOVE)
+		run_remove(j);
+	else if (j->kind == JOB_REBASE)
+		run_rebase(j);
+	else
+		run_change(j);
+}
 
-	wait_event(0);		/* whatever has drained makes room */
-	fd = G.nold < VIEWS_MAX ? make_view(j, &id) : -EMFILE;
-	if (fd < 0) {
-		if (fd == -EMFILE)
-			blame(j);
-		job_fail(j, fd);
-		return;
-	}
-	generation = target_epoch(old_target) + 1;
-	target = target_make(generation, fd);
-	pthread_mutex_lock(&G.lock);
-	G.new_fd = -1;
-	G.view_id = id;
-	pthread_mutex_unlock(&G.lock);
-	publish(j, target, generation);
-	pull_until_over(j, fd, old_target, generation);
-
-	if (old_fd < 0) {
-		job_over(j, true);
-		return;
-	}
-	wflp_sys.view_ctl(old_fd, MM_VIEW_RETIRE, NULL, 0);
-	pthread_mutex_lock(&G.lock);
-	G.old[G.nold++] = (struct old_view){
-		.fd = old_fd,
-		.id = old_id,
-		.generation = target_epoch(old_target),
-		.ticket = j->ticket,
-	};
-	pthread_mutex_unlock(&G.lock);
-	job_over(j, false);
+unsigned int wflp_variant_of_view(uint64_t id)
+{
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++)
+		if (G.variants[v].state == VARIANT_LIVE && G.variants[v].view_id == id)
+			return v;
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++)
+		if (G.variants[v].state == VARIANT_LIVE && id && G.variants[v].last_id == id)
+			return v;
+	for (size_t i = 0; i < G.nold; i++)
+		if (G.old[i].id == id)
+			return G.old[i].variant;
+	return 0;
 }
 
 /* ---- barrier and naive ---- */
@@ -526,7 +931,7 @@ static int write_text(struct job *j)
 static void run_barrier(struct job *j)
 {
 	uint64_t generation = load_relaxed(&G.newest) + 1;
-	uint64_t epoch = target_epoch(load_relaxed(&G.target)) + 1;
+	uint64_t epoch = load_relaxed(&G.epoch) + 1;
 	int err;
 
 	err = check_text(j);
@@ -534,7 +939,7 @@ static void run_barrier(struct job *j)
 		job_fail(j, err);
 		return;
 	}
-	publish(j, target_make(epoch, -1), generation);
+	publish(j, epoch, generation, 1, NULL);
 	claim_offline(epoch);
 	while (load_acquire(&G.p.remaining))
 		wait_event(-1);
@@ -559,14 +964,14 @@ static void run_barrier(struct job *j)
 	if (err)
 		job_fail(j, err);
 	else
-		job_over(j, true);
+		job_over(j);
 }
 
 /* UNSAFE, and meant to be: see enum wflp_strategy. */
 static void run_naive(struct job *j)
 {
 	uint64_t generation = load_relaxed(&G.newest) + 1;
-	uint64_t epoch = target_epoch(load_relaxed(&G.target)) + 1;
+	uint64_t epoch = load_relaxed(&G.epoch) + 1;
 	int err;
 
 	err = check_text(j);
@@ -580,13 +985,13 @@ static void run_naive(struct job *j)
 		return;
 	}
 	stamp(&j->rep.sealed_ns);
-	publish(j, target_make(epoch, -1), generation);
+	publish(j, epoch, generation, 1, NULL);
 	claim_offline(epoch);
 	while (load_acquire(&G.p.remaining)) {
 		note_progress(j);
 		wait_event(-1);
 	}
-	job_over(j, true);
+	job_over(j);
 }
 
 /* ---- the thread ---- */
@@ -611,17 +1016,25 @@ static struct job *next_job(bool *stop)
 
 void *wflp_patcher(void *arg)
 {
+	int64_t delay = PULL_AGAIN_MIN_NS;
+	struct superseded none = { 0 };
 	bool stop;
 
 	pthread_setname_np(pthread_self(), "wflp-patcher");
 	/* From wherever our creator was to where the next view is copied from. */
+	patcher_at = NOWHERE;
 	if (G.strategy == WFLP_WAITFREE)
-		wflp_sys.view_enter(target_fd(load_relaxed(&G.target)), 0);
+		go(target_fd(load_relaxed(&G.variants[0].target)));
 	for (;;) {
 		struct job *j = next_job(&stop);
 
 		if (stop)
 			return arg;
+		if (!j && G.strategy == WFLP_WAITFREE && pull_round(&none)) {
+			later(&delay);
+			continue;
+		}
+		delay = PULL_AGAIN_MIN_NS;
 		if (!j)
 			wait_event(-1);
 		else if (G.strategy == WFLP_WAITFREE)
@@ -700,31 +1113,62 @@ static int copy_edits(const struct wflp_edit *edits, size_t n, struct edit **out
 	return 0;
 }
 
-int64_t wflp_apply(const struct wflp_edit *edits, size_t n, unsigned int flags)
+static struct job *job_new(enum job_kind kind, unsigned int variant)
 {
-	struct job *j;
-	int64_t ret;
+	struct job *j = wflp_sys.alloc(sizeof(*j));
 
-	if (flags & ~WFLP_APPLY_TRY)
-		return -EINVAL;
-	j = wflp_sys.alloc(sizeof(*j));
+	if (!j)
+		return NULL;
+	memset(j, 0, sizeof(*j));
+	j->kind = kind;
+	j->variant = variant;
+	j->rep.bad_edit = -1;
+	j->rep.bad_variant = -1;
+	j->rep.queued_ns = wflp_now();
+	return j;
+}
+
+/* A number that is free, for JOB_CREATE. */
+static int reserve_variant(void)
+{
+	for (unsigned int v = 1; v < WFLP_VARIANTS_MAX; v++)
+		if (G.variants[v].state == VARIANT_NONE) {
+			memset(&G.variants[v], 0, sizeof(G.variants[v]));
+			G.variants[v].state = VARIANT_RESERVED;
+			store_release(&G.varied, true);
+			return (int)v;
+		}
+	return -ENOSPC;
+}
+
+/* Takes j, which may be NULL for want of memory. */
+static int64_t submit(struct job *j, unsigned int flags)
+{
+	int64_t ret = 0;
+	int v;
+
 	if (!j)
 		return -ENOMEM;
-	memset(j, 0, sizeof(*j));
-	ret = copy_edits(edits, n, &j->edits);
-	if (ret) {
-		free(j);
-		return ret;
-	}
-	j->n = n;
-	j->rep.bad_edit = -1;
-	j->rep.queued_ns = wflp_now();
-
 	pthread_mutex_lock(&G.lock);
 	if (G.state != LIB_ON)
 		ret = -ENODEV;
+	else if (G.strategy != WFLP_WAITFREE &&
+		 (j->kind != JOB_PATCH || (j->variant && j->variant != WFLP_VARIANT_ALL)))
+		ret = -EOPNOTSUPP;
 	else if ((flags & WFLP_APPLY_TRY) && G.unfinished)
 		ret = -EBUSY;
+	else if (j->kind == JOB_CREATE ? G.variants[j->from].state == VARIANT_NONE :
+		 (j->variant != WFLP_VARIANT_ALL &&
+		  G.variants[j->variant].state == VARIANT_NONE) ||
+		 (j->kind == JOB_ADOPT && G.variants[j->from].state == VARIANT_NONE))
+		ret = -ENOENT;
+	if (!ret && j->kind == JOB_CREATE) {
+		v = reserve_variant();
+		if (v < 0)
+			ret = v;
+		else
+			*j->number = j->variant = (unsigned int)v;
+	}
 	if (!ret) {
 		ret = j->ticket = ++G.last_ticket;
 		G.unfinished++;
@@ -738,6 +1182,110 @@ int64_t wflp_apply(const struct wflp_edit *edits, size_t n, unsigned int flags)
 	if (ret < 0)
 		job_free(j);
 	return ret;
+}
+
+static bool bad_variant(unsigned int variant)
+{
+	return variant >= WFLP_VARIANTS_MAX && variant != WFLP_VARIANT_ALL;
+}
+
+int64_t wflp_variant_apply(unsigned int variant, const struct wflp_edit *edits, size_t n,
+			   unsigned int flags)
+{
+	struct job *j;
+	int64_t ret;
+
+	if (flags & ~WFLP_APPLY_TRY || bad_variant(variant))
+		return -EINVAL;
+	j = job_new(JOB_PATCH, variant);
+	if (!j)
+		return -ENOMEM;
+	ret = copy_edits(edits, n, &j->edits);
+	if (ret) {
+		free(j);
+		return ret;
+	}
+	j->n = n;
+	return submit(j, flags);
+}
+
+int64_t wflp_apply(const struct wflp_edit *edits, size_t n, unsigned int flags)
+{
+	return wflp_variant_apply(WFLP_VARIANT_ALL, edits, n, flags);
+}
+
+int64_t wflp_variant_create(unsigned int like, unsigned int *variant)
+{
+	unsigned int v = 0;
+	struct job *j;
+	int64_t ret;
+
+	if (like >= WFLP_VARIANTS_MAX || !variant)
+		return -EINVAL;
+	j = job_new(JOB_CREATE, 0);
+	if (j) {
+		j->from = like;
+		j->number = &v;
+	}
+	ret = submit(j, 0);
+	if (ret > 0)
+		*variant = v;
+	return ret;
+}
+
+int64_t wflp_variant_adopt(unsigned int variant, unsigned int from, unsigned int flags)
+{
+	struct job *j;
+
+	if (flags & ~WFLP_APPLY_TRY || bad_variant(variant) || from >= WFLP_VARIANTS_MAX ||
+	    variant == from)
+		return -EINVAL;
+	j = job_new(JOB_ADOPT, variant);
+	if (j)
+		j->from = from;
+	return submit(j, flags);
+}
+
+int64_t wflp_variant_remove(unsigned int variant)
+{
+	if (!variant || variant >= WFLP_VARIANTS_MAX)
+		return -EINVAL;
+	return submit(job_new(JOB_REMOVE, variant), 0);
+}
+
+int64_t wflp_rebase(void)
+{
+	return submit(job_new(JOB_REBASE, 0), 0);
+}
+
+int wflp_variant_threads(unsigned int variant)
+{
+	int n = 0;
+
+	if (variant >= WFLP_VARIANTS_MAX)
+		return -EINVAL;
+	pthread_mutex_lock(&G.lock);
+	if (G.variants[variant].state == VARIANT_NONE)
+		n = -ENOENT;
+	for (struct thread *t = G.threads; t && n >= 0; t = t->next)
+		n += !!(where_maybe(load_acquire(&t->where)) & 1u << variant);
+	pthread_mutex_unlock(&G.lock);
+	return n;
+}
+
+int64_t wflp_variant_generation(unsigned int variant)
+{
+	int64_t generation = -ENOENT;
+
+	if (variant >= WFLP_VARIANTS_MAX)
+		return -EINVAL;
+	pthread_mutex_lock(&G.lock);
+	if (G.variants[variant].state == VARIANT_LIVE)
+		generation = G.strategy == WFLP_WAITFREE ?
+			(int64_t)target_epoch(load_relaxed(&G.variants[variant].target)) :
+			(int64_t)load_relaxed(&G.newest);
+	pthread_mutex_unlock(&G.lock);
+	return generation;
 }
 
 int wflp_report(int64_t ticket, struct wflp_report *report, size_t size)

@@ -3,9 +3,10 @@
  * The side of the threads: registration, quiescence points, fork.
  *
  * The handshake, once for all strategies.  The patcher, to publish:
- *	for each thread: owed = epoch; store target; for each thread: pending = 1
+ *	for each thread: owed = epoch; store targets; store epoch;
+ *	for each thread: pending = 1
  * A thread, at its quiescence point, having seen pending:
- *	pending = 0; load target; go there; claim what is owed
+ *	pending = 0; load epoch; load target; go there; claim what is owed up to epoch
  * pending is cleared BEFORE target is read.  The other order loses a patch:
  *
  *	thread			patcher
@@ -15,14 +16,19 @@
  *	pending = 0		<- the thread never learns of k+1
  *
  * With this order a pending that is set after the thread's clear stays set, and
- * one that was set before it brings the new target along.
+ * one that was set before it brings the new target along.  epoch is read BEFORE
+ * target, because a patch may change the targets of many variants: whoever claims
+ * epoch k must, when it is assigned to another variant next, find the target of k
+ * there as well.
  *
  * Why a thread may use the descriptor in target without holding a reference:
- * the view of patch k is retired only after patch k+1 has reached its last
- * thread, and a thread between reading target k and entering view k is in the
- * list and has not claimed k+1.  If it had already been pulled into k then
- * entering k changes nothing, and a thread in its slow path has the word
- * "online", so it cannot be pulled past k meanwhile.
+ * the view of patch k is retired only after the next patch of that variant has
+ * reached the last thread that was or might have been in it (thread.where), and a
+ * thread between reading target k and entering view k is one of these and has
+ * not claimed that patch.  If it had already been pulled into k then entering k
+ * changes nothing, and a thread in its slow path has the word "online", so it
+ * cannot be pulled past k meanwhile.  Only wflp_rebase() closes a view that is
+ * still a target; see move_view().
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -47,7 +53,8 @@ struct global G = {
 	.queue_tail = &G.queue,
 	.event_fd = -1,
 	.mem_fd = -1,
-	.new_fd = -1,
+	.new_fds = { [0 ... WFLP_VARIANTS_MAX - 1] = -1 },
+	.variants = { { .state = VARIANT_LIVE } },
 };
 pthread_mutex_t text_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -121,12 +128,22 @@ static void generation_is(struct thread *t, uint64_t generation)
 	store_release(&t->generation, generation);
 }
 
-static int moved(struct thread *t, uint64_t generation)
+static int moved(struct thread *t, uint64_t now)
 {
-	int ret = t->seen != generation;
+	int ret = t->seen != now;
 
-	t->seen = generation;
+	t->seen = now;
 	return ret;
+}
+
+/* The thread is nowhere but where it belongs, if nothing has changed since. */
+bool wflp_settle(struct thread *t, uint64_t where)
+{
+	return where_settled(where) ||
+	       __atomic_compare_exchange_n(&t->where, &where,
+					   where_make(where_serial(where), where_variant(where),
+						      1u << where_variant(where)),
+					   false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 /*
@@ -136,22 +153,33 @@ static int moved(struct thread *t, uint64_t generation)
  */
 static int move_view(struct thread *t)
 {
-	uint64_t target, generation;
+	uint64_t epoch, where, target;
+	unsigned int variant;
 	int err;
 
-	target = load_acquire(&G.target);
-	generation = target_epoch(target);
+	epoch = load_acquire(&G.epoch);
+	where = load_acquire(&t->where);
+	variant = where_variant(where);
+	target = load_acquire(&G.variants[variant].target);
 	/* Equal: here already, or pulled here while asleep. */
-	if (load_acquire(&t->generation) != generation) {
+	if (load_acquire(&t->at) != target) {
 		err = wflp_sys.view_enter(target_fd(target), 0);
 		if (err < 0) {
 			store_release(&wflp_self.pending, 1);
+			/* A rebase has closed the view, and the next target is the base. */
+			if (err == -EBADF &&
+			    (load_acquire(&G.rebasing) & 1u << variant ||
+			     load_acquire(&G.variants[variant].target) != target))
+				return 0;
 			return err;
 		}
-		generation_is(t, generation);
+		store_release(&t->at, target);
+		generation_is(t, target_epoch(target));
 	}
-	wflp_claim(t, generation, false, false);
-	return moved(t, generation);
+	t->variant = variant;
+	wflp_settle(t, where);
+	wflp_claim(t, epoch, false, false);
+	return moved(t, target);
 }
 
 /*
@@ -167,7 +195,7 @@ static void serialise(void)
 
 static int park(struct thread *t)
 {
-	uint64_t epoch = target_epoch(load_acquire(&G.target));
+	uint64_t epoch = load_acquire(&G.epoch);
 	bool counted = wflp_claim(t, epoch, false, true);
 	uint32_t released;
 
@@ -206,7 +234,7 @@ int wflp_quiescent_slow(void)
 		break;
 	default:
 		generation_is(t, load_acquire(&G.newest));
-		wflp_claim(t, target_epoch(load_acquire(&G.target)), false, false);
+		wflp_claim(t, load_acquire(&G.epoch), false, false);
 		ret = moved(t, load_relaxed(&t->generation));
 		break;
 	}
@@ -220,6 +248,8 @@ int wflp_quiescent_slow(void)
  * no store of that thread is still on its way.  The look at pending afterwards
  * is not needed for safety; it lets a thread that goes to sleep in the middle
  * of a patch move by itself rather than wait for the patcher's next PULL.
+ * The word names the variant as well; if that has just changed unseen, the
+ * patcher puts it right.
  *
  * In place: the patcher itself reads the word, so this is Dekker's handshake
  * and needs the full ordering on both sides: either the thread sees pending or
@@ -233,18 +263,20 @@ int wflp_offline(void)
 	if (!t)
 		return -ESRCH;
 	if (G.strategy == WFLP_WAITFREE) {
-		store_release(&wflp_self.offline, MM_VIEW_WORD_OFFLINE);
+		store_release(&wflp_self.offline,
+			      offline_word(where_variant(load_relaxed(&t->where))));
 		if (load_acquire(&wflp_self.pending)) {
 			store_relaxed(&wflp_self.offline, MM_VIEW_WORD_ONLINE);
 			wflp_quiescent_slow();
-			store_release(&wflp_self.offline, MM_VIEW_WORD_OFFLINE);
+			store_release(&wflp_self.offline,
+				      offline_word(where_variant(load_relaxed(&t->where))));
 		}
 		return 0;
 	}
 	swap_seq(&wflp_self.offline, 1);
 	/* Arrived, without parking.  pending stays, so online sees to the rest. */
 	if (load_seq(&wflp_self.pending))
-		wflp_claim(t, target_epoch(load_acquire(&G.target)), true, false);
+		wflp_claim(t, load_acquire(&G.epoch), true, false);
 	errno = saved;
 	return 0;
 }
@@ -293,6 +325,7 @@ static void list_del(struct thread *t)
 int wflp_thread_register(void)
 {
 	struct thread *t;
+	int64_t born = 0;
 	long err = 0;
 
 	if (me)
@@ -303,6 +336,13 @@ int wflp_thread_register(void)
 	memset(t, 0, sizeof(*t));
 	t->self = &wflp_self;
 	t->tid = (pid_t)syscall(SYS_gettid);
+	/* The view that it has from its creator says which variant that was in. */
+	if (load_acquire(&G.varied))
+		born = wflp_sys.thread_view(t->tid);
+	if (born < 0) {
+		free(t);
+		return (int)born;
+	}
 	store_relaxed(&wflp_self.pending, 0);
 	store_relaxed(&wflp_self.offline, 0);
 
@@ -318,6 +358,10 @@ int wflp_thread_register(void)
 	 * A generation that cannot be: the thread is in its creator's view.
 	 */
 	t->generation = UINT64_MAX;
+	t->at = UINT64_MAX;
+	t->seen = UINT64_MAX;
+	t->variant = wflp_variant_of_view((uint64_t)born);
+	t->where = where_make(0, t->variant, 1u << t->variant);
 	list_add(t);
 	me = t;
 	pthread_mutex_unlock(&G.lock);
@@ -392,6 +436,51 @@ uint64_t wflp_thread_generation(void)
 	return generation == UINT64_MAX ? 0 : generation;
 }
 
+int wflp_thread_variant(void)
+{
+	return me ? (int)me->variant : -ESRCH;
+}
+
+/*
+ * Only notes where the thread belongs from now on, and tells it; the rest is the
+ * thread's, at its next quiescence point, or the patcher's if it is asleep.
+ */
+int wflp_variant_assign(pid_t tid, unsigned int variant)
+{
+	struct thread *t = me;
+	uint64_t where, then;
+	int err = 0;
+
+	pthread_mutex_lock(&G.lock);
+	if (tid)
+		for (t = G.threads; t && t->tid != tid; t = t->next)
+			;
+	if (G.state != LIB_ON)
+		err = -ENODEV;
+	else if (G.strategy != WFLP_WAITFREE)
+		err = -EOPNOTSUPP;
+	else if (variant >= WFLP_VARIANTS_MAX)
+		err = -EINVAL;
+	else if (G.variants[variant].state != VARIANT_LIVE)
+		err = -ENOENT;
+	else if (!t)
+		err = -ESRCH;
+	if (!err && where_variant(load_acquire(&t->where)) != variant) {
+		/* Asleep it may be pulled there and, unnoticed, be called back. */
+		store_release(&t->at, UINT64_MAX);
+		where = load_acquire(&t->where);
+		do
+			then = where_make(where_serial(where) + 1, variant,
+					  where_maybe(where) | 1u << variant);
+		while (!__atomic_compare_exchange_n(&t->where, &where, then, false,
+						    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+		swap_seq(&t->self->pending, 1);
+		wflp_notify();
+	}
+	pthread_mutex_unlock(&G.lock);
+	return err;
+}
+
 uint64_t wflp_newest_generation(void)
 {
 	return load_acquire(&G.newest);
@@ -436,16 +525,21 @@ static void fork_child(void)
 	/* Unregistered, a thread of the in-place strategies runs the newest. */
 	uint64_t generation = me ? wflp_thread_generation() :
 		G.strategy == WFLP_WAITFREE ? 0 : load_relaxed(&G.newest);
-	int fd = target_fd(G.target);
 
-	close_fd(&fd);
-	close_fd(&G.new_fd);
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++) {
+		int fd = target_fd(G.variants[v].target);
+
+		close_fd(&fd);
+		close_fd(&G.new_fds[v]);
+	}
 	for (size_t i = 0; i < G.nold; i++)
 		close_fd(&G.old[i].fd);
 	close_fd(&G.mem_fd);
 	close_fd(&G.event_fd);
 	G.nold = 0;
-	G.view_id = 0;
+	memset(G.variants, 0, sizeof(G.variants));
+	G.variants[0].state = VARIANT_LIVE;
+	G.varied = false;
 	while (G.threads) {
 		struct thread *t = G.threads;
 
@@ -460,7 +554,8 @@ static void fork_child(void)
 	wflp_jobs_forget(true);
 	memset(&G.p, 0, sizeof(G.p));
 	G.newest = generation;
-	G.target = target_make(generation, -1);
+	G.epoch = generation;
+	G.variants[0].target = target_make(generation, -1);
 	G.released = (uint32_t)generation;
 	G.state = LIB_OFF;
 	me = NULL;
@@ -503,7 +598,18 @@ static int probe_views(void)
 	struct mm_view_stat st;
 	long err = wflp_sys.view_ctl(-1, MM_VIEW_STAT, &st, sizeof(st));
 
+	/* What prctl() says of an operation that it does not know. */
+	if (err == -EINVAL)
+		err = -ENOSYS;
 	return err < 0 ? (int)err : 0;
+}
+
+static bool in_views(void)
+{
+	for (unsigned int v = 0; v < WFLP_VARIANTS_MAX; v++)
+		if (target_fd(G.variants[v].target) >= 0 && G.variants[v].state)
+			return true;
+	return false;
 }
 
 static int start(enum wflp_strategy strategy)
@@ -566,14 +672,16 @@ int wflp_init(enum wflp_strategy strategy, unsigned int flags)
 	}
 	/*
 	 * Generations go on from where an earlier life of the library ended.
-	 * Threads may still be in its newest view, so its kind stays, too.
+	 * Threads may still be in its views, so its kind stays, too.
 	 */
-	if (target_fd(G.target) >= 0 && strategy != WFLP_WAITFREE) {
+	if (in_views() && strategy != WFLP_WAITFREE) {
 		pthread_mutex_unlock(&G.lock);
 		return -EINVAL;
 	}
 	/* Epochs of a barrier that failed are not generations; nobody waits. */
-	G.target = target_make(G.newest, target_fd(G.target));
+	G.epoch = G.newest;
+	if (strategy == WFLP_WAITFREE && target_fd(G.variants[0].target) < 0)
+		G.variants[0].target = target_make(G.newest, -1);
 	G.released = (uint32_t)G.newest;
 	G.state = LIB_STARTING;
 	pthread_mutex_unlock(&G.lock);

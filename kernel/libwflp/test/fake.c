@@ -31,6 +31,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct view views[VIEWS_MAX];
 static struct fthread *threads;
 static unsigned int nviews, most, offences, delay_us;
+/* Only a rebase closes views that threads may be on their way to. */
+static bool rebases;
 static uint64_t ids;
 static __thread struct fthread *self;
 static __thread uint64_t seed;
@@ -236,7 +238,7 @@ static int f_enter(int fd, unsigned int flags)
 	if (!err && fd >= 0) {
 		v = find(fd);
 		if (!v || v->retired) {
-			offences++;
+			offences += !load_acquire(&rebases);
 			err = -EBADF;
 		} else if (!v->sealed) {
 			offences++;
@@ -250,17 +252,40 @@ static int f_enter(int fd, unsigned int flags)
 	return err;
 }
 
-static long pull(struct view *v)
+static long pull(struct view *v, struct mm_view_pull *who)
 {
+	uint32_t *tids = (uint32_t *)(uintptr_t)who->tids;
+	uint32_t told = 0;
 	long n = 0;
 
-	for (struct fthread *t = threads; t; t = t->next)
-		if (t->word && t->asleep && t->view != v &&
-		    __atomic_load_n(t->word, __ATOMIC_ACQUIRE) == MM_VIEW_WORD_OFFLINE) {
-			set_view(t, v);
-			n++;
+	for (struct fthread *t = threads; t && told < who->nr; t = t->next)
+		if (t->word && t->asleep &&
+		    (__atomic_load_n(t->word, __ATOMIC_ACQUIRE) & who->mask) == who->value) {
+			n += t->view != v;
+			if (t->view != v)
+				set_view(t, v);
+			tids[told++] = (uint32_t)t->tid;
 		}
+	who->nr = told;
 	return n;
+}
+
+/* As the kernel: not while a thread is in the base, or a view would change. */
+static long rebase(struct view *v)
+{
+	for (struct fthread *t = threads; t; t = t->next)
+		if (!t->view)
+			return -EBUSY;
+	for (size_t i = 0; i < VIEWS_MAX; i++)
+		if (views[i].used && &views[i] != v && views[i].threads)
+			return -EBUSY;
+	memcpy(fake_text, v->text, FAKE_TEXT);
+	v->retired = true;
+	store_release(&rebases, true);
+	for (struct fthread *t = threads; t; t = t->next)
+		if (t->view == v)
+			set_view(t, NULL);
+	return 0;
 }
 
 static long f_ctl(int fd, unsigned int op, void *arg, size_t size)
@@ -268,7 +293,7 @@ static long f_ctl(int fd, unsigned int op, void *arg, size_t size)
 	static const enum fake_op ops[] = {
 		[MM_VIEW_SEAL] = FAKE_SEAL, [MM_VIEW_STAT] = FAKE_STAT,
 		[MM_VIEW_PULL] = FAKE_PULL, [MM_VIEW_REGISTER] = FAKE_REGISTER,
-		[MM_VIEW_RETIRE] = FAKE_OPS,
+		[MM_VIEW_RETIRE] = FAKE_OPS, [MM_VIEW_REBASE] = FAKE_REBASE,
 	};
 	struct fthread *t = current();
 	struct mm_view_stat st = { 0 };
@@ -290,7 +315,9 @@ static long f_ctl(int fd, unsigned int op, void *arg, size_t size)
 	else if (op == MM_VIEW_RETIRE)
 		v->retired = true;
 	else if (op == MM_VIEW_PULL)
-		ret = pull(v);
+		ret = pull(v, arg);
+	else if (op == MM_VIEW_REBASE)
+		ret = rebase(v);
 	else if (op == MM_VIEW_REGISTER)
 		t->word = arg;
 	if (op == MM_VIEW_STAT && !ret) {
@@ -384,7 +411,7 @@ static pid_t f_thread_in_view(uint64_t id)
 
 	pthread_mutex_lock(&lock);
 	for (struct fthread *t = threads; t; t = t->next)
-		if (t->view && t->view->id == id)
+		if ((t->view ? t->view->id : 0) == id)
 			tid = t->tid;
 	pthread_mutex_unlock(&lock);
 	return tid;
@@ -436,6 +463,17 @@ uint64_t fake_call(void)
 
 	dawdle();
 	return v | (uint64_t)half(1) << 32;
+}
+
+uint32_t fake_word(unsigned int offset)
+{
+	struct fthread *t = current();
+	uint32_t v;
+
+	pthread_mutex_lock(&lock);
+	memcpy(&v, (t->view ? t->view->text : fake_text) + offset, 4);
+	pthread_mutex_unlock(&lock);
+	return v;
 }
 
 int64_t fake_patch(uint32_t from, uint32_t to, unsigned int flags)

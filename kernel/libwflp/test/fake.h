@@ -14,7 +14,7 @@
 
 enum fake_op {
 	FAKE_CREATE, FAKE_STAT, FAKE_READ, FAKE_WRITE, FAKE_SEAL, FAKE_ENTER,
-	FAKE_PULL, FAKE_REGISTER, FAKE_OPS,
+	FAKE_PULL, FAKE_REGISTER, FAKE_REBASE, FAKE_OPS,
 };
 
 extern uint8_t fake_text[FAKE_TEXT];
@@ -32,6 +32,8 @@ void fake_sleep(unsigned int us);
 /* Call the code: both halves, with a pause between. */
 uint64_t fake_call(void);
 int64_t fake_patch(uint32_t from, uint32_t to, unsigned int flags);
+/* What the code has at an offset, to its own threads. */
+uint32_t fake_word(unsigned int offset);
 unsigned int fake_views(void);
 unsigned int fake_most_views(void);
 /* What a correct library never does: enter a view that is gone, and the like. */

@@ -49,6 +49,21 @@
 
 #define MM_VIEW_WORD_ONLINE	0
 #define MM_VIEW_WORD_OFFLINE	1
+#define MM_VIEW_WORD_STATE	1
+
+#define MM_VIEW_CREATE		6
+#define MM_VIEW_ENTER		7
+#define MM_VIEW_REBASE		8
+
+struct mm_view_pull {
+	uint32_t mask;
+	uint32_t value;
+	uint64_t tids;
+	uint32_t nr;
+	uint32_t pad;
+};
+
+#define MM_VIEW_PULL_SIZE_VER0	8
 
 struct mm_view_stat {
 	uint64_t id;
@@ -74,6 +89,21 @@ static inline int mm_view_enter(int fd, unsigned int flags)
 static inline long mm_view_ctl(int fd, unsigned int op, void *arg, size_t size)
 {
 	return syscall(__NR_mm_view_ctl, fd, op, arg, size);
+}
+
+/*
+ * The same calls by way of prctl(2), for programs under a filter that lists the
+ * system calls they may use: MM_VIEW_CREATE (flags, 0, 0), MM_VIEW_ENTER (fd,
+ * flags, 0), and the operations of mm_view_ctl() (fd, arg, size).
+ */
+#ifndef PR_MM_VIEW
+#define PR_MM_VIEW	0x6d6d7677
+#endif
+
+static inline long mm_view_prctl(unsigned int op, unsigned long a, unsigned long b,
+				 unsigned long c)
+{
+	return syscall(SYS_prctl, PR_MM_VIEW, (unsigned long)op, a, b, c);
 }
 
 #endif /* WFLP_MM_VIEW_H */
