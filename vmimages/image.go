@@ -14,11 +14,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -43,7 +43,9 @@ type File struct {
 type Spec struct {
 	RepoRoot string // the checkout whose agent is built
 	CacheDir string
-	Files    []File // programs must be static: the guest has no libraries
+	// Files are programs and what they need. One that is linked dynamically
+	// needs its loader among them; see Libraries.
+	Files []File
 }
 
 // Build returns the path of the image, making it if the cache has none.
@@ -59,7 +61,7 @@ func Build(ctx context.Context, spec Spec) (string, error) {
 				return "", fmt.Errorf("read program for image: %w", err)
 			}
 		}
-		if err := checkStatic(f.Data); err != nil {
+		if err := checkLoader(f.Data, spec.Files); err != nil {
 			return "", fmt.Errorf("put %s into image: %w", f.Path, err)
 		}
 		files = append(files, f)
@@ -212,7 +214,7 @@ const (
 func busybox() []File {
 	for _, p := range []string{busyboxPath, "/usr" + busyboxPath} {
 		data, err := os.ReadFile(p)
-		if err != nil || checkStatic(data) != nil {
+		if err != nil || checkLoader(data, nil) != nil {
 			continue
 		}
 		files := []File{{Path: busyboxPath, Data: data}}
@@ -228,11 +230,12 @@ func busybox() []File {
 func HasBusybox() bool { return len(busybox()) > 0 }
 
 // errDynamic says that a program would not start in the guest.
-var errDynamic = errors.New("the program is linked dynamically, and the guest has no libraries (link it with -static)")
+var errDynamic = errors.New("the program is linked dynamically, and the image has no loader for it (link it with -static)")
 
-// checkStatic refuses ELF programs that ask for an interpreter. In the guest
-// they would end as a baffling "no such file or directory".
-func checkStatic(data []byte) error {
+// checkLoader refuses ELF programs that ask for an interpreter which is not in
+// the image. In the guest they would end as a baffling "no such file or
+// directory". A library that is missing is named by the loader itself.
+func checkLoader(data []byte, image []File) error {
 	if !bytes.HasPrefix(data, []byte(elf.ELFMAG)) {
 		return nil
 	}
@@ -240,11 +243,9 @@ func checkStatic(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("read ELF header: %w", err)
 	}
-	for _, p := range f.Progs {
-		if p.Type == elf.PT_INTERP {
-			interp, _ := io.ReadAll(io.LimitReader(p.Open(), 256))
-			return fmt.Errorf("%w (%s)", errDynamic, bytes.TrimRight(interp, "\x00"))
-		}
+	interp := interpreter(f)
+	if interp == "" || slices.ContainsFunc(image, func(f File) bool { return f.Path == interp }) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w (%s)", errDynamic, interp)
 }

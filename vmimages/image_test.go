@@ -119,7 +119,7 @@ func TestJobArchive(t *testing.T) {
 	}
 }
 
-func TestDynamicProgramIsRefused(t *testing.T) {
+func TestDynamicProgramNeedsItsLoader(t *testing.T) {
 	// Test binaries are static or dynamic depending on the race detector, so
 	// a compiler makes one of each.
 	cc, err := exec.LookPath("gcc")
@@ -142,11 +142,21 @@ func TestDynamicProgramIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := checkStatic(data); !errors.Is(err, tc.want) {
+		if err := checkLoader(data, nil); !errors.Is(err, tc.want) {
 			t.Errorf("%s: got %v, want %v", tc.flag, err, tc.want)
 		}
+		files, err := Libraries([]string{out}, t.TempDir(), "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if dynamic := tc.want != nil; dynamic != (len(files) > 0) {
+			t.Errorf("%s: libraries are %v", tc.flag, files)
+		}
+		if err := checkLoader(data, files); err != nil {
+			t.Errorf("%s, with its libraries: %v", tc.flag, err)
+		}
 	}
-	if err := checkStatic([]byte("#!/bin/sh\n")); err != nil {
+	if err := checkLoader([]byte("#!/bin/sh\n"), nil); err != nil {
 		t.Errorf("a script: %v", err)
 	}
 }

@@ -64,21 +64,31 @@ func (bare) kernel() []string {
 
 // execution is the mode as QEMU knows it.
 type execution struct {
-	mode Mode
-	seed uint64
+	mode   Mode
+	seed   uint64
+	levels int
+}
+
+// cpu is a processor with all that its kind has, but for the fifth level of
+// page tables unless that is asked for: kernels that know it would use it.
+func (e execution) cpu(kind string) string {
+	if e.levels == 5 {
+		return kind
+	}
+	return kind + ",la57=off"
 }
 
 func (e execution) qemu() []string {
 	switch e.mode {
 	case Measured:
-		return []string{"-M", "pc", "-accel", "kvm", "-cpu", "host"}
+		return []string{"-M", "pc", "-accel", "kvm", "-cpu", e.cpu("host")}
 	case Deterministic:
 		// Each is needed: without -seed or clock=vm the guest sees the
 		// host's randomness or time, sleep=on lets the host's scheduler in.
 		return []string{"-M", "pc", "-accel", "tcg,thread=single", "-icount", fmt.Sprintf("shift=%d,sleep=off", IcountShift),
-			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", strconv.FormatUint(e.seed, 10), "-cpu", "max"}
+			"-rtc", "base=2024-01-01T00:00:00,clock=vm", "-seed", strconv.FormatUint(e.seed, 10), "-cpu", e.cpu("max")}
 	default:
-		return []string{"-M", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"}
+		return []string{"-M", "pc", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", e.cpu("max")}
 	}
 }
 
@@ -104,11 +114,62 @@ type memory int
 func (m memory) qemu() []string { return []string{"-m", fmt.Sprintf("%dM", int(m))} }
 func (memory) kernel() []string { return nil }
 
-// processors is the number of virtual processors.
-type processors int
+// processors are virtual ones: cores of one socket, or apart in a socket each.
+type processors struct {
+	n     int
+	apart bool
+}
 
-func (p processors) qemu() []string { return []string{"-smp", strconv.Itoa(int(p))} }
+func (p processors) qemu() []string {
+	if p.apart {
+		return []string{"-smp", fmt.Sprintf("%d,sockets=%d", p.n, p.n)}
+	}
+	return []string{"-smp", strconv.Itoa(p.n)}
+}
 func (processors) kernel() []string { return nil }
+
+// steadyCode keeps the kernel from changing its code when a process makes its
+// first view. QEMU before 8.1 may translate code while another thread of it
+// changes that code, keep the translation, and so run a breakpoint that has long
+// been taken back, by which any kernel goes down that changes a branch often
+// enough (try a socket with SO_TIMESTAMP in a loop). With one processor, or one
+// thread for all, it cannot.
+type steadyCode struct {
+	mode Mode
+	cpus int
+}
+
+func (steadyCode) qemu() []string { return nil }
+func (s steadyCode) kernel() []string {
+	if s.mode == Fast && s.cpus > 1 {
+		return []string{"mm_view_hooks=on"}
+	}
+	return nil
+}
+
+// nodes are NUMA nodes, each with its part of processors and memory. The last
+// gets what a division leaves over; where processors are few, the last
+// nodes have none, as expanders of memory do. Without nodes nothing is said of them, so
+// that the kernel sees no table of them.
+type nodes struct{ n, cpus, memMiB int }
+
+func (d nodes) qemu() []string {
+	var args []string
+	for i := range d.n {
+		mem := d.memMiB / d.n
+		if i == d.n-1 {
+			mem += d.memMiB % d.n
+		}
+		node := fmt.Sprintf("node,nodeid=%d,memdev=mem%d", i, i)
+		// Rounded up, so that node 0 has the first processor.
+		if first, after := (i*d.cpus+d.n-1)/d.n, ((i+1)*d.cpus+d.n-1)/d.n; first < after {
+			node += fmt.Sprintf(",cpus=%d-%d", first, after-1)
+		}
+		args = append(args, "-object", fmt.Sprintf("memory-backend-ram,id=mem%d,size=%dM", i, mem), "-numa", node)
+	}
+	return args
+}
+func (nodes) kernel() []string { return nil }
 
 // console is a serial port that goes to a file.
 type console string

@@ -16,15 +16,33 @@ func TestFeatures(t *testing.T) {
 		qemu, kernel string
 	}{
 		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 printk.devkmsg=on nokaslr norandmaps"},
-		{execution{Measured, 7}, "-M pc -accel kvm -cpu host", ""},
-		{execution{Fast, 7}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
+		{execution{Measured, 7, 4}, "-M pc -accel kvm -cpu host,la57=off", ""},
+		{execution{Fast, 7, 4}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max,la57=off", "tsc=reliable lpj=12000000"},
+		{execution{Fast, 7, 5}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
 		{
-			execution{Deterministic, 7},
-			"-M pc -accel tcg,thread=single -icount shift=4,sleep=off -rtc base=2024-01-01T00:00:00,clock=vm -seed 7 -cpu max",
+			execution{Deterministic, 7, 4},
+			"-M pc -accel tcg,thread=single -icount shift=4,sleep=off -rtc base=2024-01-01T00:00:00,clock=vm -seed 7 -cpu max,la57=off",
 			"tsc_early_khz=1000000 tsc=reliable lpj=4000000",
 		},
 		{memory(256), "-m 256M", ""},
-		{processors(64), "-smp 64", ""},
+		{processors{n: 64}, "-smp 64", ""},
+		{steadyCode{Fast, 2}, "", "mm_view_hooks=on"},
+		{steadyCode{Fast, 1}, "", ""},
+		{steadyCode{Deterministic, 2}, "", ""},
+		{steadyCode{Measured, 2}, "", ""},
+		{processors{n: 3, apart: true}, "-smp 3,sockets=3", ""},
+		{nodes{0, 2, 256}, "", ""},
+		{
+			nodes{2, 4, 257},
+			"-object memory-backend-ram,id=mem0,size=128M -numa node,nodeid=0,memdev=mem0,cpus=0-1 " +
+				"-object memory-backend-ram,id=mem1,size=129M -numa node,nodeid=1,memdev=mem1,cpus=2-3", "",
+		},
+		{
+			nodes{3, 2, 192},
+			"-object memory-backend-ram,id=mem0,size=64M -numa node,nodeid=0,memdev=mem0,cpus=0-0 " +
+				"-object memory-backend-ram,id=mem1,size=64M -numa node,nodeid=1,memdev=mem1,cpus=1-1 " +
+				"-object memory-backend-ram,id=mem2,size=64M -numa node,nodeid=2,memdev=mem2", "",
+		},
 		{console("/a,b"), "-serial file:/a,,b", "console=ttyS0"},
 		{exitDevice{}, "-device isa-debug-exit,iobase=0xf4,iosize=1", ""},
 		{
@@ -55,14 +73,16 @@ func TestKernelImagePerModeAndVariant(t *testing.T) {
 	for _, tc := range []struct {
 		mode    Mode
 		variant string
+		levels  int
 		want    string
 	}{
-		{Fast, "release", "/k/vmlinux"},
-		{Deterministic, "debug", "/k/vmlinux"},
-		{Measured, "release", "/k/bzImage"},
-		{Fast, "kasan", "/k/bzImage"},
+		{Fast, "release", 0, "/k/vmlinux"},
+		{Deterministic, "debug", 4, "/k/vmlinux"},
+		{Measured, "release", 0, "/k/bzImage"},
+		{Fast, "kasan", 0, "/k/bzImage"},
+		{Fast, "debug", 5, "/k/bzImage"},
 	} {
-		args, err := Command(Config{Mode: tc.mode, Kernel: kernel.Built{Variant: tc.variant, Dir: "/k"}})
+		args, err := Command(Config{Mode: tc.mode, Levels: tc.levels, Kernel: kernel.Built{Variant: tc.variant, Dir: "/k"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,6 +100,10 @@ func TestConfigIsChecked(t *testing.T) {
 		"many cpus":   {Mode: Fast, CPUs: MaxCPUs + 1},
 		"minus cpus":  {Mode: Fast, CPUs: -1},
 		"little room": {Mode: Fast, MemMiB: 32},
+		"many nodes":  {Mode: Fast, Nodes: MaxNodes + 1, MemMiB: 4096},
+		"minus nodes": {Mode: Fast, Nodes: -1},
+		"thin nodes":  {Mode: Fast, Nodes: 4, MemMiB: 255},
+		"odd levels":  {Mode: Fast, Levels: 3},
 	} {
 		if _, err := Command(cfg); err == nil {
 			t.Errorf("%s: no error", name)

@@ -32,6 +32,7 @@ const QEMU = "qemu-system-x86_64"
 // Limits and defaults of a machine.
 const (
 	MaxCPUs       = 64 // as the kernel is configured
+	MaxNodes      = 8
 	DefaultCPUs   = 2
 	DefaultMemMiB = 256
 	// DefaultTimeout ends a machine that has no deadline of its own.
@@ -47,6 +48,8 @@ type Config struct {
 	JobFiles map[string][]byte // relative names land in /job
 	CPUs     int               // 0: DefaultCPUs
 	MemMiB   int               // 0: DefaultMemMiB
+	Nodes    int               // NUMA nodes that share processors and memory; 0: a machine without
+	Levels   int               // of page tables, 4 or 5 if the kernel can; 0: 4
 	Seed     uint64            // for Deterministic
 	Timeout  time.Duration     // of the host's clock; 0: DefaultTimeout
 	// Dir is where console.log, frames.bin, initrd.cpio and qemu.log go; it
@@ -148,6 +151,9 @@ func (cfg *Config) setDefaults() error {
 	if cfg.MemMiB == 0 {
 		cfg.MemMiB = DefaultMemMiB
 	}
+	if cfg.Levels == 0 {
+		cfg.Levels = 4
+	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
@@ -160,6 +166,12 @@ func (cfg *Config) setDefaults() error {
 	if cfg.MemMiB < 64 {
 		return fmt.Errorf("configure vm: %d MiB of memory, at least 64 are needed", cfg.MemMiB)
 	}
+	if cfg.Nodes < 0 || cfg.Nodes > MaxNodes || cfg.Nodes > 0 && cfg.MemMiB/cfg.Nodes < 64 {
+		return fmt.Errorf("configure vm: %d nodes with %d MiB, possible are up to %d with 64 each", cfg.Nodes, cfg.MemMiB, MaxNodes)
+	}
+	if cfg.Levels != 4 && cfg.Levels != 5 {
+		return fmt.Errorf("configure vm: %d levels of page tables, possible are 4 and 5", cfg.Levels)
+	}
 	return nil
 }
 
@@ -167,14 +179,19 @@ func (cfg *Config) setDefaults() error {
 // files in dir.
 func (cfg *Config) features(dir string) []feature {
 	image := cfg.Kernel.VMLinux()
-	if cfg.Mode == Measured || !cfg.Kernel.PVH() {
+	// The direct entry starts the kernel with four levels, whatever the
+	// processor can: it is the boot code of bzImage that turns on the fifth.
+	if cfg.Mode == Measured || !cfg.Kernel.PVH() || cfg.Levels == 5 {
 		image = cfg.Kernel.BzImage()
 	}
 	return []feature{
 		bare{},
-		execution{cfg.Mode, cfg.Seed},
+		execution{cfg.Mode, cfg.Seed, cfg.Levels},
 		memory(cfg.MemMiB),
-		processors(cfg.CPUs),
+		// The cores of a socket share a cache, which lies in one node only.
+		processors{cfg.CPUs, cfg.Nodes > 0},
+		steadyCode{cfg.Mode, cfg.CPUs},
+		nodes{cfg.Nodes, cfg.CPUs, cfg.MemMiB},
 		console(filepath.Join(dir, consoleFile)),
 		exitDevice{},
 		outputPort{filepath.Join(dir, framesFile), guestproto.PortName},
