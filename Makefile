@@ -67,11 +67,17 @@ build: bootstrap ## build the wflp program
 	@mkdir -p build && go build -trimpath -o $(WFLP) ./cmd/wflp
 
 # Cheap and telling first.
+# What is needed on every change; the rest, by hours, is TEST_FULL_STAGES.
 TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-evaluate
+TEST_FULL_STAGES := $(TEST_STAGES) test-each test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
 
 .PHONY: test
 test: build ## all tests, in order, with a sum at the end
 	@tools/test.sh $(TEST_STAGES)
+
+.PHONY: test-full
+test-full: build ## those and what takes hours; goes on where it was stopped
+	@RESUME=1 tools/test.sh $(TEST_FULL_STAGES)
 
 .PHONY: test-lint
 test-lint: bootstrap ## gofmt, vet, staticcheck, licence lines
@@ -96,16 +102,50 @@ test-series: build ## checkpatch --strict and sparse on the patch series
 .PHONY: test-selftest-debug test-selftest-kasan
 test-selftest-debug: build ## selftests of the series in a debug kernel
 test-selftest-kasan: build ## and in a KASAN kernel
+# What takes minutes under emulation is left to test-selftest-matrix.
 test-selftest-debug test-selftest-kasan:
-	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4
+	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4 -skip 'huge|reclaim'
 
 .PHONY: test-lib-guest
 test-lib-guest: build ## the library's tests in a debug kernel, where views are real
 	@$(WFLP) selftest -suite lib -variant debug -cpus 4
 
+.PHONY: test-lib-long
+test-lib-long: build ## threads in different code for hours of guest time, which passes quickly
+	@$(WFLP) selftest -suite lib-long -variant release -mode deterministic -test-timeout 5h
+
+.PHONY: test-conform
+test-conform: build ## some of the kernel's mm selftests and of stress-ng, outside and inside of views
+	@$(WFLP) conform -subset quick -out build/conform-quick
+
+.PHONY: test-conform-full
+test-conform-full: build ## all of them, in half an hour; makes the table of docs/conformance.md
+	@$(WFLP) conform -out build/conform
+
 .PHONY: test-evaluate
 test-evaluate: build ## a short evaluation, killed once and gone on with, and its summary
 	@WFLP_BOOT=1 tools/gotest.sh 'short evaluation' -count=1 -timeout=40m -run '^TestBoot' ./cmd/wflp
+
+.PHONY: test-each
+test-each: build ## the series builds and boots after each of its patches
+	@$(WFLP) kernel each
+
+# Other machines than those of the stages above.
+.PHONY: test-selftest-matrix
+test-selftest-matrix: build ## selftests with 1 and 2 processors, huge pages, page-table isolation
+	@$(WFLP) selftest -variant debug -cpus 4 -run 'huge|reclaim'
+	@$(WFLP) selftest -variant kasan -cpus 4 -run 'huge|reclaim'
+	@$(WFLP) selftest -variant debug -cpus 2 -levels 5 -skip 'huge|reclaim'
+	@$(WFLP) selftest -variant debug -cpus 1
+	@$(WFLP) selftest -variant debug -cpus 2 -append 'transparent_hugepage=always'
+	@$(WFLP) selftest -variant debug -cpus 2 -append 'transparent_hugepage=never pti=on'
+	@$(WFLP) selftest -variant release -cpus 2
+	@$(WFLP) selftest -variant debug -cpus 2 -mode deterministic
+
+.PHONY: test-evaluate-quick
+test-evaluate-quick: build ## the quick evaluation, whose violations and complaints are failures
+	@$(WFLP) evaluate -profile quick -out build/evaluate-quick/$$(git rev-parse --short HEAD)
+	@echo 'quick evaluation: 1 passed, 0 failed, 0 skipped'
 
 .PHONY: clean
 clean: ## remove build/ (kernels and other slow things stay in the cache)

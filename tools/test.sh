@@ -6,8 +6,12 @@
 #
 #     NAME: N passed, N failed, N skipped
 #
-# is its account; where there are several, they add up. A stage that ends badly, or gives no account, counts as one
-# failure more, so that a stage that dies early is never a success.
+# is its account; where there are several, they add up. A stage that ends badly,
+# or gives no account, counts as one failure more, so that a stage that dies early
+# is never a success.
+#
+# With RESUME set, a stage that has passed on the very same files is not run again,
+# so that hours of stages that were stopped go on.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,10 +21,26 @@ passed=0 failed=0 skipped=0
 accounts=()
 start=$SECONDS
 
+state=
+if [ -n "${RESUME-}" ]; then
+	state=$({
+		git rev-parse HEAD
+		git diff HEAD
+		git ls-files -z --others --exclude-standard | xargs -0 -r sha256sum
+	} | sha256sum | cut -c1-16)
+fi
+
 for stage in "$@"; do
 	printf '\n=== %s\n' "$stage"
 	began=$SECONDS
 	log=$logs/$stage.log
+	if [ -n "$state" ] && read -r was p s < "$logs/$stage.passed" && [ "$was" = "$state" ]; then
+		printf 'passed before, on the same files; remove %s to run it again\n' "$logs/$stage.passed"
+		passed=$((passed + p)) skipped=$((skipped + s))
+		accounts+=("$(printf '%-22s %5d passed %4d failed %4d skipped   before' "$stage" "$p" 0 "$s")")
+		continue
+	fi 2>/dev/null
+	rm -f "$logs/$stage.passed"
 	"${MAKE:-make}" "$stage" 2>&1 | tee "$log"
 	rc=${PIPESTATUS[0]}
 	read -r p f s accounted < <(awk '
@@ -33,6 +53,9 @@ for stage in "$@"; do
 		f=1 note=" (the stage itself failed, exit $rc)"
 	elif [ "$accounted" -eq 0 ]; then
 		f=1 note=" (the stage gave no account)"
+	fi
+	if [ -n "$state" ] && [ "$f" -eq 0 ]; then
+		printf '%s %d %d\n' "$state" "$p" "$s" > "$logs/$stage.passed"
 	fi
 	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
 	accounts+=("$(printf '%-22s %5d passed %4d failed %4d skipped %5d s%s' "$stage" "$p" "$f" "$s" $((SECONDS - began)) "$note")")

@@ -31,8 +31,9 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("selftest")
 	var mf machineFlags
 	mf.register(fs, "debug")
-	suite := fs.String("suite", "series", "series: the kernel selftests; lib: the tests of kernel/libwflp")
+	suite := fs.String("suite", "series", "series: the kernel selftests; lib: the tests of kernel/libwflp; lib-long: those that take hours of guest time, for -mode deterministic")
 	pattern := fs.String("run", "", "only programs whose name matches this regular expression")
+	not := fs.String("skip", "", "and not those whose name matches this one")
 	verbose := fs.Bool("v", false, "print what the programs print")
 	limit := fs.Duration("test-timeout", 10*time.Minute, "end a program after this much guest time")
 	if err := inv.parse(fs); err != nil {
@@ -42,6 +43,10 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return usagef("select selftests: %w", err)
 	}
+	skip, err := regexp.Compile(*not)
+	if err != nil {
+		return usagef("leave selftests out: %w", err)
+	}
 	b, err := mf.builder(inv)
 	if err != nil {
 		return err
@@ -50,9 +55,9 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	var steps []guestproto.Step
 	switch *suite {
 	case "series":
-		files, steps, err = seriesTests(ctx, b, mf.variant)
-	case "lib":
-		files, steps, err = libTests(ctx, b.RepoRoot)
+		files, steps, err = seriesTests(ctx, b, mf)
+	case "lib", "lib-long":
+		files, steps, err = libTests(ctx, b.RepoRoot, strings.Replace(*suite, "lib", "matrix", 1))
 		if mf.variant != "release" {
 			// Fewer rounds and later deadlines: lockdep under emulation.
 			for i := range steps {
@@ -65,7 +70,9 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	steps = slices.DeleteFunc(steps, func(s guestproto.Step) bool { return !match.MatchString(s.Name) })
+	steps = slices.DeleteFunc(steps, func(s guestproto.Step) bool {
+		return !match.MatchString(s.Name) || *not != "" && skip.MatchString(s.Name)
+	})
 	for i := range steps {
 		steps[i].Dir, steps[i].TimeoutMS, steps[i].Stream = "/tmp", limit.Milliseconds(), true
 	}
@@ -75,32 +82,14 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	if mf.timeout == vm.DefaultTimeout {
 		mf.timeout = time.Hour
 	}
-	cfg, err := mf.config(ctx, inv, files)
-	if err != nil {
-		return err
-	}
-	cfg.Job = guestproto.Job{Seed: mf.seed, Steps: steps}
-	res, err := vm.Run(ctx, cfg, func(e vm.Event) {
-		switch e.Kind {
-		case vm.EventStepBegin:
-			fmt.Fprintf(inv.stderr, "selftest %s: %s\n", mf.variant, e.Name)
-		case vm.EventStdout, vm.EventStderr:
-			if *verbose {
-				inv.stderr.Write(e.Data)
-			}
+	var sum selftestSummary
+	for _, g := range groupByNeeds(steps) {
+		res, err := runGroup(ctx, inv, mf, g, files, *verbose)
+		if err != nil {
+			return err
 		}
-	})
-	var be *vm.BootError
-	if errors.As(err, &be) && ctx.Err() == nil {
-		return bootError(err)
+		sum.add(judgeSelftests(res))
 	}
-	if err != nil {
-		return err
-	}
-	if res.End == vm.Killed {
-		return fmt.Errorf("run selftests: %w", context.Cause(ctx))
-	}
-	sum := judgeSelftests(res)
 	for _, line := range sum.lines {
 		fmt.Fprintln(inv.stdout, line)
 	}
@@ -111,9 +100,92 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 	return nil
 }
 
+// machineNeeds is what a program needs of its machine: at least that much, and
+// these words for the kernel besides the user's.
+type machineNeeds struct {
+	memMiB, nodes int
+	words         string
+}
+
+var gigantic = machineNeeds{memMiB: 4096, words: "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=0"}
+
+// seriesNeeds tells the programs of the series that an ordinary machine is too
+// small for.
+var seriesNeeds = map[string]machineNeeds{
+	// A huge page of 1 GiB, and as much again for all else.
+	"mm_view_gigantic": gigantic, "mm_view_huge": gigantic,
+	// Somewhere to migrate to, and a RAM disk (in KiB) to swap to.
+	"mm_view_reclaim": {memMiB: 1024, nodes: 2, words: "ramdisk_size=131072"},
+	// It takes pages out of service, which others would miss.
+	"mm_view_advice": {memMiB: 512},
+}
+
+// machineGroup are programs that run in one machine, one after the other.
+type machineGroup struct {
+	needs machineNeeds
+	steps []guestproto.Step
+}
+
+// groupByNeeds puts programs with equal needs together, in the order of their
+// first ones.
+func groupByNeeds(steps []guestproto.Step) []machineGroup {
+	var groups []machineGroup
+	for _, s := range steps {
+		needs := seriesNeeds[s.Name]
+		i := slices.IndexFunc(groups, func(g machineGroup) bool { return g.needs == needs })
+		if i < 0 {
+			i = len(groups)
+			groups = append(groups, machineGroup{needs: needs})
+		}
+		groups[i].steps = append(groups[i].steps, s)
+	}
+	return groups
+}
+
+// with are the flags for a machine that has what is needed, too.
+func (m machineFlags) with(n machineNeeds) machineFlags {
+	m.mem = max(m.memory(), n.memMiB)
+	m.nodes = max(m.nodes, n.nodes)
+	m.appendLine = strings.TrimSpace(m.appendLine + " " + n.words)
+	if m.dir != "" && n != (machineNeeds{}) {
+		m.dir = filepath.Join(m.dir, fmt.Sprintf("mem%d-nodes%d", m.mem, m.nodes))
+	}
+	return m
+}
+
+func runGroup(ctx context.Context, inv *invocation, mf machineFlags, g machineGroup, files []vmimages.File, verbose bool) (*vm.Result, error) {
+	mf = mf.with(g.needs)
+	cfg, err := mf.config(ctx, inv, files)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Job = guestproto.Job{Seed: mf.seed, Steps: g.steps}
+	res, err := vm.Run(ctx, cfg, func(e vm.Event) {
+		switch e.Kind {
+		case vm.EventStepBegin:
+			fmt.Fprintf(inv.stderr, "selftest %s: %s\n", mf.variant, e.Name)
+		case vm.EventStdout, vm.EventStderr:
+			if verbose {
+				inv.stderr.Write(e.Data)
+			}
+		}
+	})
+	var be *vm.BootError
+	if errors.As(err, &be) && ctx.Err() == nil {
+		return nil, bootError(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if res.End == vm.Killed {
+		return nil, fmt.Errorf("run selftests: %w", context.Cause(ctx))
+	}
+	return res, nil
+}
+
 // seriesTests are the programs of the series, one step each.
-func seriesTests(ctx context.Context, b *kernel.Builder, variant string) (files []vmimages.File, steps []guestproto.Step, err error) {
-	all, err := b.Selftests(ctx, variant)
+func seriesTests(ctx context.Context, b *kernel.Builder, mf machineFlags) (files []vmimages.File, steps []guestproto.Step, err error) {
+	all, err := b.Selftests(ctx, mf.variant)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -121,23 +193,30 @@ func seriesTests(ctx context.Context, b *kernel.Builder, variant string) (files 
 		guest := "/selftests/" + st.Name
 		files = append(files, vmimages.File{Path: guest, Host: st.Path})
 		step := guestproto.Step{Name: st.Name, Argv: []string{guest}}
-		if variant == "debug" || variant == "kasan" {
+		if mf.variant == "debug" || mf.variant == "kasan" {
 			// How much slower than the release kernel such a one is.
-			step.Env = []string{"MM_VIEW_SCALE=8"}
+			step.Env = append(step.Env, "MM_VIEW_SCALE=8")
+		}
+		// Tests see to it that these really are there.
+		if n := max(mf.nodes, seriesNeeds[st.Name].nodes); n > 1 {
+			step.Env = append(step.Env, fmt.Sprintf("MM_VIEW_NODES=%d", n))
+		}
+		if mf.levels == 5 {
+			step.Env = append(step.Env, "MM_VIEW_LEVELS=5")
 		}
 		steps = append(steps, step)
 	}
 	return files, steps, nil
 }
 
-// libTests are the lines of the library's test matrix, each a program and its
+// libTests are the lines of a test matrix of the library, each a program and its
 // arguments, with the programs linked for the guest.
-func libTests(ctx context.Context, root string) (files []vmimages.File, steps []guestproto.Step, err error) {
+func libTests(ctx context.Context, root, name string) (files []vmimages.File, steps []guestproto.Step, err error) {
 	lib := filepath.Join(root, "kernel", "libwflp")
 	if out, err := exec.CommandContext(ctx, "make", "-s", "-C", lib, "guest").CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("build library tests: %w\n%s", err, lastBytes(out, 3000))
 	}
-	matrix, err := os.ReadFile(filepath.Join(lib, "test", "matrix"))
+	matrix, err := os.ReadFile(filepath.Join(lib, "test", name))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read test matrix: %w", err)
 	}
@@ -160,6 +239,13 @@ func libTests(ctx context.Context, root string) (files []vmimages.File, steps []
 type selftestSummary struct {
 	passed, failed, skipped int
 	lines                   []string
+}
+
+func (s *selftestSummary) add(other selftestSummary) {
+	s.passed += other.passed
+	s.failed += other.failed
+	s.skipped += other.skipped
+	s.lines = append(s.lines, other.lines...)
 }
 
 // judgeSelftests counts. A program that fails in a way of its own (a signal, a
@@ -199,6 +285,10 @@ func judgeSelftests(res *vm.Result) selftestSummary {
 			extra("exit code %d without a failed test", s.ExitCode)
 		}
 		for _, c := range vm.Scan(s.Console) {
+			// The limit of a control group that the test itself has set.
+			if c.Kind == vm.KindMemory && strings.Contains(c.Text, "mem_cgroup_out_of_memory") {
+				continue
+			}
 			extra("the kernel complains: %s\n%s", c.Kind, indent(c.Text))
 		}
 		if len(wrong) == 0 {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/wflp/wflp/vmimages/guestproto"
@@ -63,5 +64,41 @@ func TestSkipIsFineWithoutTheFeature(t *testing.T) {
 	got := judgeSelftests(&vm.Result{End: vm.Exited, Steps: []vm.StepResult{{Name: "t", Ran: true, ExitCode: 4}}})
 	if got.failed != 0 || got.skipped != 1 {
 		t.Errorf("%+v", got)
+	}
+}
+
+func TestGroupByNeeds(t *testing.T) {
+	var steps []guestproto.Step
+	for _, n := range []string{"mm_view_advice", "mm_view_code", "mm_view_reclaim", "mm_view_stress"} {
+		steps = append(steps, guestproto.Step{Name: n})
+	}
+	var got []string
+	for _, g := range groupByNeeds(steps) {
+		for _, s := range g.steps {
+			if g.needs != seriesNeeds[s.Name] {
+				t.Errorf("%s is in a machine with %+v", s.Name, g.needs)
+			}
+			got = append(got, s.Name)
+		}
+		got = append(got, "|")
+	}
+	if want := "mm_view_advice | mm_view_code mm_view_stress | mm_view_reclaim |"; strings.Join(got, " ") != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
+// A machine has what its programs need and what the user asked for.
+func TestNeedsAreMinimums(t *testing.T) {
+	needs := machineNeeds{memMiB: 1024, nodes: 2, words: "a=b"}
+	small := machineFlags{variant: "release", appendLine: "c"}.with(needs)
+	if small.mem != 1024 || small.nodes != 2 || small.appendLine != "c a=b" {
+		t.Errorf("%+v", small)
+	}
+	large := machineFlags{variant: "release", mem: 4096, nodes: 3}.with(needs)
+	if large.mem != 4096 || large.nodes != 3 || large.appendLine != "a=b" {
+		t.Errorf("%+v", large)
+	}
+	if plain := (machineFlags{variant: "release", dir: "d"}).with(machineNeeds{}); plain.mem != 0 || plain.dir != "d" {
+		t.Errorf("%+v", plain)
 	}
 }

@@ -31,7 +31,7 @@ func init() {
 // machineFlags are the flags of all subcommands that boot a machine.
 type machineFlags struct {
 	variant, mode, tree, dir, appendLine string
-	cpus, mem                            int
+	cpus, mem, nodes, levels             int
 	seed                                 uint64
 	timeout                              time.Duration
 }
@@ -44,8 +44,19 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.StringVar(&m.appendLine, "append", "", "more words for the kernel's command line")
 	fs.IntVar(&m.cpus, "cpus", vm.DefaultCPUs, "virtual processors")
 	fs.IntVar(&m.mem, "mem", 0, "memory in MiB (default 256, for kasan and debug 1024)")
+	fs.IntVar(&m.nodes, "nodes", 0, "NUMA nodes that share processors and memory (default: a machine without)")
+	fs.IntVar(&m.levels, "levels", 4, "levels of page tables, 4 or 5; only kernels with CONFIG_X86_5LEVEL use the fifth")
 	fs.Uint64Var(&m.seed, "seed", 1, "seed of the machine and of its programs")
 	fs.DurationVar(&m.timeout, "timeout", vm.DefaultTimeout, "end the machine after this long")
+}
+
+// memory is the machine's in MiB; 0 leaves it to the package vm.
+func (m *machineFlags) memory() int {
+	if m.mem == 0 && (m.variant == "kasan" || m.variant == "debug") {
+		// An eighth of a KASAN machine is shadow, and lockdep has its tables.
+		return 1024
+	}
+	return m.mem
 }
 
 // builder is the kernel builder that the flags ask for.
@@ -64,17 +75,13 @@ func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []v
 		return vm.Config{}, err
 	}
 	cfg := vm.Config{
-		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.mem, Seed: m.seed, Timeout: m.timeout, Dir: m.dir,
+		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Timeout: m.timeout, Dir: m.dir,
 		Append: strings.Fields(m.appendLine),
 	}
 	if cfg.Mode == "" {
 		if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
 			return cfg, err
 		}
-	}
-	if cfg.MemMiB == 0 && (m.variant == "kasan" || m.variant == "debug") {
-		// An eighth of a KASAN machine is shadow, and lockdep has its tables.
-		cfg.MemMiB = 1024
 	}
 	if _, err := vm.Command(cfg); err != nil {
 		return cfg, &codeError{exitUsage, err}
@@ -193,7 +200,7 @@ func (m *machineFlags) dryRun(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	cfg := vm.Config{Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.mem, Seed: m.seed, Dir: m.dir, Append: strings.Fields(m.appendLine)}
+	cfg := vm.Config{Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Dir: m.dir, Append: strings.Fields(m.appendLine)}
 	if cfg.Mode == "" {
 		if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
 			return err

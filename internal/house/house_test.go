@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"analysis/record", "analysis/stats", "kernel", "kernel/mmview", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
 	{"plots", "vmimages", "vmimages/agent", "workloads/wire", "workloads/wire/gen"},
 	{"fuzz/oracle", "vmimages/vm", "workloads/code"},
-	{"analysis/report", "workloads/trial"},
+	{"analysis/report", "fuzz/conform", "workloads/trial"},
 	{"evaluation"},
 	{"cmd/wflp", "internal/house"},
 }
@@ -45,6 +45,7 @@ var confined = map[string][]string{
 	"vmimages/agent":      {"vmimages/guestproto"},
 	"vmimages/vm":         {"kernel", "vmimages", "vmimages/guestproto"},
 	"workloads":           {},
+	"fuzz/conform":        {"kernel", "vmimages", "vmimages/guestproto", "vmimages/vm"},
 	"fuzz/oracle":         {"workloads", "workloads/wire"},
 }
 
