@@ -125,7 +125,7 @@ func checkSeries(ctx context.Context, inv *invocation, b *kernel.Builder) error 
 		skipped = 1
 		fmt.Fprintln(inv.stdout, "skip: the series is empty")
 	}
-	fmt.Fprintf(inv.stdout, "series (%d patches by checkpatch, %d files by sparse): %d passed, %d failed, %d skipped\n",
+	fmt.Fprintf(inv.stdout, "series (%d patches, %d files by sparse): %d passed, %d failed, %d skipped\n",
 		c.Patches, c.Files, max(0, c.Patches+c.Files-len(bad)), len(bad), skipped)
 	if len(bad) > 0 {
 		return silentExit(exitFinding)
