@@ -56,17 +56,20 @@ type overs struct {
 	durationMS, patches int
 }
 
-// operations is E4. Fewer boots and sizes are counted in instructions than
-// measured in time: they do not vary.
+// sizes are those of a process that E4 varies, one at a time.
+type sizes struct{ resident, mappings, views, threads []int }
+
+// operations is E4. Fewer boots are counted in instructions than measured in
+// time, as they hardly vary; but up to every limit, for what is to have a bound.
 type operations struct {
-	boots, counted                     int
-	resident, mappings, views, threads []int
-	countedResident                    []int
-	reps                               int
+	boots, counted        int
+	timed, inInstructions sizes
+	reps                  int
 }
 
-// everyone is E5.
-type everyone struct{ boots, counted, reps, batch int }
+// everyone is E5. Where instructions are counted, a repetition is short and there
+// are more of them.
+type everyone struct{ boots, counted, reps, countedReps, batch int }
 
 // profile is how much of each experiment there is.
 type profile struct {
@@ -84,8 +87,8 @@ var profiles = map[string]profile{
 		e1: correctness{boots: 2, programs: 5, checkedBoots: 1, checkedPrograms: 2},
 		e2: latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
-		e4: operations{boots: 1, counted: 0, resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}, reps: 5},
-		e5: everyone{boots: 1, counted: 1, reps: 5, batch: 128},
+		e4: operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
+		e5: everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 128},
 	},
 	"quick": {
 		e1: correctness{boots: 12, programs: 26, checkedBoots: 1, checkedPrograms: 8},
@@ -94,9 +97,10 @@ var profiles = map[string]profile{
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
-		e4: operations{boots: 3, counted: 2, resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32},
-			countedResident: []int{1, 16, 256, 1024}, reps: 15},
-		e5: everyone{boots: 4, counted: 2, reps: 20, batch: 256},
+		e4: operations{boots: 3, counted: 2, reps: 15,
+			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
+			inInstructions: sizes{resident: []int{1, 16, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 62}, threads: []int{1, 4, 16, 64, 256}}},
+		e5: everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
 	},
 	"full": {
 		e1: correctness{boots: 60, programs: 40, checkedBoots: 6, checkedPrograms: 20},
@@ -108,9 +112,10 @@ var profiles = map[string]profile{
 			{Threads: 16, IntervalUS: 1000}, {Threads: 64, IntervalUS: 1000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 1, LongUS: 100000}, {Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000},
 			{Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}, {Threads: 4, IntervalUS: 1000, Blocked: 56, BlockedUS: 100000}}},
-		e4: operations{boots: 10, counted: 3, resident: []int{1, 4, 16, 64, 256, 1024, 4096}, mappings: []int{10, 100, 1000, 10000}, views: []int{1, 2, 8, 32, 60},
-			threads: []int{1, 8, 64, 256}, countedResident: []int{1, 4, 16, 64, 256, 1024}, reps: 30},
-		e5: everyone{boots: 10, counted: 3, reps: 40, batch: 256},
+		e4: operations{boots: 10, counted: 3, reps: 30,
+			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024, 4096}, mappings: []int{10, 100, 1000, 10000}, views: []int{1, 2, 8, 32, 60}, threads: []int{1, 8, 64, 256}},
+			inInstructions: sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 48, 62}, threads: []int{1, 4, 16, 64, 256}}},
+		e5: everyone{boots: 10, counted: 6, reps: 40, countedReps: 200, batch: 256},
 	},
 }
 
@@ -287,31 +292,34 @@ func (b *planner) e4(p operations) {
 		}
 		return strings.Join(s, ",")
 	}
-	add := func(mode vm.Mode, boot int, resident []int, reps int, alone bool) {
-		if len(resident) == 0 {
+	add := func(mode vm.Mode, boot int, s sizes, reps int) {
+		s.resident = b.fits(s.resident)
+		if len(s.resident) == 0 {
 			return
 		}
-		u := Unit{Variant: release, Mode: mode, CPUs: b.measuredCPUs(), MemMiB: machineMiB(slices.Max(resident)), Alone: alone,
-			Estimate: 10*time.Second + time.Duration(slices.Max(resident))*10*time.Millisecond}
+		u := Unit{Variant: release, Mode: mode, CPUs: b.measuredCPUs(), MemMiB: machineMiB(slices.Max(s.resident)), Alone: mode != vm.Deterministic,
+			Estimate: 10*time.Second + time.Duration(slices.Max(s.resident))*10*time.Millisecond}
+		args := []string{"ops", "--reps", strconv.Itoa(reps)}
 		if mode == vm.Deterministic {
 			u.CPUs = 1
+			args = append(args, "--short", "--batch", "128")
 		}
 		rng := rand.New(rand.NewPCG(b.derive("E4", mode, boot), 2))
 		// A step for each factor, in random order: what one leaves behind in the
 		// kernel's allocators must not always meet the same other.
 		for _, i := range rng.Perm(4) {
 			lists := []string{"", "", "", ""}
-			lists[i] = list([][]int{resident, p.mappings, p.views, p.threads}[i])
-			u.Measures = append(u.Measures, Measure{Experiment: "E4", Args: []string{"ops", "--reps", strconv.Itoa(reps), "--seed", strconv.FormatUint(rng.Uint64()>>1, 10),
-				"--resident", lists[0], "--mappings", lists[1], "--views", lists[2], "--threads", lists[3]}})
+			lists[i] = list([][]int{s.resident, s.mappings, s.views, s.threads}[i])
+			u.Measures = append(u.Measures, Measure{Experiment: "E4", Args: append(slices.Clone(args), "--seed", strconv.FormatUint(rng.Uint64()>>1, 10),
+				"--resident", lists[0], "--mappings", lists[1], "--views", lists[2], "--threads", lists[3])})
 		}
 		b.add(u, "E4", boot)
 	}
 	for boot := range p.counted {
-		add(vm.Deterministic, boot, b.fits(p.countedResident), max(p.reps/2, 1), false)
+		add(vm.Deterministic, boot, p.inInstructions, max(p.reps/2, 1))
 	}
 	for boot := range p.boots {
-		add(b.ability.Mode, boot, b.fits(p.resident), p.reps, true)
+		add(b.ability.Mode, boot, p.timed, p.reps)
 	}
 }
 
@@ -323,10 +331,6 @@ func (b *planner) e5(p everyone) {
 	}{{vm.Deterministic, p.counted}, {b.ability.Mode, p.boots}} {
 		for boot := range m.boots {
 			for _, variant := range []string{stock, release} {
-				base := record.SettingBase
-				if variant == stock {
-					base = record.SettingStock
-				}
 				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 5 * time.Second}
 				// With more, an emulated machine has the hooks of views on from
 				// the start: they would be measured where they are not wanted.
@@ -335,8 +339,19 @@ func (b *planner) e5(p everyone) {
 				}
 				// The same seed for both: the same order of the same work.
 				seed := b.derive("E5", m.mode, boot) >> 1
-				u.Measures = []Measure{{Experiment: "E5", Args: []string{"mm", "--reps", strconv.Itoa(p.reps), "--batch", strconv.Itoa(p.batch),
-					"--seed", strconv.FormatUint(seed, 10), "--base", base}}}
+				args := []string{"mm", "--seed", strconv.FormatUint(seed, 10)}
+				if m.mode == vm.Deterministic {
+					u.Estimate = 20 * time.Second
+					args = append(args, "--short", "--reps", strconv.Itoa(p.countedReps))
+				} else {
+					args = append(args, "--reps", strconv.Itoa(p.reps), "--batch", strconv.Itoa(p.batch))
+				}
+				// Before any view: with the first one the hooks come, for a while.
+				if variant == stock {
+					u.Measures = []Measure{{Experiment: "E5", Args: append(slices.Clone(args), "--without", record.SettingStock)}}
+				} else {
+					u.Measures = []Measure{{Experiment: "E5", Args: append(slices.Clone(args), "--without", record.SettingBase)}, {Experiment: "E5", Args: args}}
+				}
 				b.add(u, "E5", boot)
 			}
 		}

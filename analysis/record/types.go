@@ -362,9 +362,9 @@ const (
 type Micro struct {
 	// Experiment: E4 or E5.
 	Experiment string `json:"experiment"`
-	// E4: create, seal, enter, write, close, pull, fork. E5: page-fault, map-unmap, …
+	// E4: create, seal, enter, enter-last, write, close, pull, fork. E5: page-fault, map-unmap, fork-exit, …
 	Bench string `json:"bench"`
-	// E5: where it ran. stock (kernel without the series), base (no views), base-views (base view while views exist), view (inside a view), rebased.
+	// E5: where it ran. stock (kernel without the series), base (no view since the kernel booted), base-views (base view while views exist), view (inside a view), rebased.
 	Setting string `json:"setting,omitempty"`
 	// Process size and shape.
 	ResidentKiB int64 `json:"resident_kib,omitempty"`
@@ -384,11 +384,20 @@ const (
 	BenchCreate    = "create"     // mm_view_create
 	BenchWrite     = "write"      // pwrite of one page to a view
 	BenchSeal      = "seal"       // MM_VIEW_SEAL
-	BenchEnter     = "enter"      // mm_view_enter
+	BenchEnter     = "enter"      // mm_view_enter: to the newest view and back
+	BenchEnterLast = "enter-last" // mm_view_enter: to and fro between the two that take longest
 	BenchClose     = "close"      // close of a view
 	BenchFork      = "fork"       // fork, without the child's exit
 	BenchPageFault = "page-fault" // first touch of an anonymous page
-	BenchMapUnmap  = "map-unmap"  // mmap, one touch, munmap
+	BenchMapUnmap  = "map-unmap"  // mmap and munmap, untouched
+
+	BenchMapTouchUnmap = "map-touch-unmap" // mmap, four touches, munmap
+	BenchMprotect      = "mprotect"        // of four pages
+	BenchForkExit      = "fork-exit"       // fork, exit of the child, wait
+	BenchExecExit      = "exec-exit"       // vfork, exec, exit, wait
+	BenchThread        = "thread"          // clone, exit of the thread, join
+	BenchSwitchThread  = "switch-thread"   // to a thread and back, through pipes
+	BenchSwitchProcess = "switch-process"  // to a process and back, through pipes
 )
 
 // Settings of E5.

@@ -338,6 +338,9 @@ func format(v float64, unit string) string {
 		if math.Abs(v) >= 10 {
 			return plots.Share.Format(v)
 		}
+		if math.Abs(v-1) < 0.1 {
+			return fmt.Sprintf("%.4f", v)
+		}
 		return fmt.Sprintf("%.3f", v)
 	case "exponent":
 		return noMinus(fmt.Sprintf("%.3f", v))

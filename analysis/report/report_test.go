@@ -341,7 +341,42 @@ func TestClaims(t *testing.T) {
 		}, map[string]string{"e5-page-fault-icount": False}},
 		{"no stock kernel", func(us []record.Unit) []record.Unit {
 			return filterMicros(us, func(m record.Micro) bool { return m.Setting != record.SettingStock })
-		}, map[string]string{"e5-page-fault-icount": Unknown, "e5-map-unmap-icount": Unknown, "e5-page-fault-tcg": Unknown, "e5-map-unmap-tcg": Unknown}},
+		}, allStock(Unknown, map[string]string{"e5-page-fault-icount": Unknown, "e5-map-unmap-icount": Unknown, "e5-page-fault-tcg": Unknown, "e5-map-unmap-tcg": Unknown})},
+		{"a switch of processes costs 0.4 % more without views", func(us []record.Unit) []record.Unit {
+			eachMicro(us, func(u *record.Unit, m *record.Micro) {
+				if m.Setting == record.SettingBase && m.Bench == record.BenchSwitchProcess && u.Boot.TimeBase == record.ICount {
+					m.ValuesNS = scale(m.ValuesNS, 1.004)
+				}
+			})
+			return us
+		}, map[string]string{"e5-stock-switch-process-icount": False}},
+		{"entering grows with the threads", func(us []record.Unit) []record.Unit {
+			eachMicro(us, func(u *record.Unit, m *record.Micro) {
+				if m.Sweep == record.SweepThreads && m.Bench == record.BenchEnter {
+					m.ValuesNS = scale(m.ValuesNS, math.Sqrt(float64(m.Threads)))
+				}
+			})
+			return us
+		}, map[string]string{"e4-flat-enter-threads-icount": False}},
+		{"entering takes twice as long where there are 10,000 mappings", func(us []record.Unit) []record.Unit {
+			eachMicro(us, func(u *record.Unit, m *record.Micro) {
+				if m.Sweep == record.SweepMappings && m.Bench == record.BenchEnterLast && m.Mappings == 10000 {
+					m.ValuesNS = scale(m.ValuesNS, 2)
+				}
+			})
+			return us
+		}, map[string]string{"e4-enter-bound-icount": False}},
+		{"each live view makes entering 20 instructions longer", func(us []record.Unit) []record.Unit {
+			eachMicro(us, func(u *record.Unit, m *record.Micro) {
+				if m.Sweep == record.SweepViews && m.Bench == record.BenchEnterLast {
+					m.ValuesNS = scale(m.ValuesNS, (530+20*float64(m.Views))/(530+6*float64(m.Views)))
+				}
+			})
+			return us
+		}, map[string]string{"e4-enter-bound-icount": False}},
+		{"entering was not measured over threads", func(us []record.Unit) []record.Unit {
+			return filterMicros(us, func(m record.Micro) bool { return m.Sweep != record.SweepThreads })
+		}, map[string]string{"e4-enter-bound-icount": Unknown, "e4-flat-enter-threads-icount": Unknown}},
 	} {
 		units := synth()
 		for i := range units {
@@ -365,6 +400,14 @@ func TestClaims(t *testing.T) {
 			}
 		}
 	}
+}
+
+// allStock is want, and the same for each claim about where there are no views.
+func allStock(holds string, want map[string]string) map[string]string {
+	for _, e := range everyones {
+		want[fmt.Sprintf("e5-stock-%s-icount", e.bench)] = holds
+	}
+	return want
 }
 
 func exchange(s record.Strategy) record.Strategy {

@@ -205,6 +205,27 @@ func synthE4(rng *rand.Rand, base record.TimeBase) []record.Micro {
 		out = append(out, record.Micro{Experiment: "E4", Sweep: record.SweepResident, Bench: "fork", ResidentKiB: kib, Batch: 8, ValuesNS: values(90e3 + 12*float64(kib))})
 	}
 	if base == record.ICount {
+		enter := func(m record.Micro, cost float64) {
+			for _, op := range []string{"enter", "enter-last"} {
+				if m.ResidentKiB > 0 && op == "enter" {
+					continue // above
+				}
+				m.Experiment, m.Bench, m.Batch, m.ValuesNS = "E4", op, 8, values(cost)
+				out = append(out, m)
+			}
+		}
+		// In instructions, of which one is 16 ns there.
+		for n := 1; n <= 10000; n *= 10 {
+			enter(record.Micro{Sweep: record.SweepMappings, Mappings: n}, 16*530)
+		}
+		for n := 1; n <= 256; n *= 4 {
+			enter(record.Micro{Sweep: record.SweepThreads, Threads: n}, 16*530)
+		}
+		for n := 1; n <= 64; n *= 2 {
+			enter(record.Micro{Sweep: record.SweepViews, Views: n}, 16*(530+6*float64(n)))
+		}
+		enter(record.Micro{Sweep: record.SweepResident, ResidentKiB: 1024}, 16*530)
+		enter(record.Micro{Sweep: record.SweepResident, ResidentKiB: 1 << 20}, 16*530)
 		return out
 	}
 	for _, n := range []int{10, 100, 1000, 10000} {
@@ -221,12 +242,17 @@ func synthE4(rng *rand.Rand, base record.TimeBase) []record.Micro {
 func synthE5(rng *rand.Rand, variant string, noise float64) []record.Micro {
 	var out []record.Micro
 	cost := map[string]float64{"page-fault": 32000, "map-unmap": 96000}
+	for i, e := range everyones {
+		if cost[e.bench] == 0 {
+			cost[e.bench] = 50000 * float64(i)
+		}
+	}
 	extra := map[string]float64{"stock": 1, "base": 1.001, "base-views": 1.003, "view": 1.008}
 	settings := []string{"base", "base-views", "view"}
 	if variant == "stock" {
 		settings = []string{"stock"}
 	}
-	for _, b := range []string{"page-fault", "map-unmap"} {
+	for _, b := range sortedKeys(cost) {
 		for _, s := range settings {
 			m := record.Micro{Experiment: "E5", Bench: b, Setting: s, Batch: 100}
 			for range 20 {

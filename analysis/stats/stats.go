@@ -12,6 +12,7 @@ package stats
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sort"
 
 	mf "github.com/montanaflynn/stats"
@@ -212,6 +213,16 @@ func LogLogSlope(x, y []float64) Slope {
 		s.Interval = Interval{b - half, b + half}
 	}
 	return s
+}
+
+// LinearSlope is that of the line of least squares through the points, NaN if
+// there are not two places.
+func LinearSlope(x, y []float64) float64 {
+	if len(x) == 0 || slices.Min(x) == slices.Max(x) {
+		return math.NaN()
+	}
+	_, b := stat.LinearRegression(x, y, nil, false)
+	return b
 }
 
 // LogLogExponent is the exponent of LogLogSlope alone: what a bootstrap needs.

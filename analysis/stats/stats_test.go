@@ -264,6 +264,46 @@ func TestLogLogSlope(t *testing.T) {
 	}
 }
 
+// The slope that makes the squares least, found by trying: the sum is convex in it,
+// and the best intercept for a slope is the mean of what is left.
+func TestLinearSlope(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 7))
+	for range 50 {
+		n := 2 + rng.IntN(8)
+		x, y := make([]float64, n), make([]float64, n)
+		for i := range x {
+			x[i], y[i] = float64(i)*3+rng.Float64(), 500+6*float64(i)+10*rng.NormFloat64()
+		}
+		squares := func(b float64) float64 {
+			var mean, sum float64
+			for i := range x {
+				mean += (y[i] - b*x[i]) / float64(n)
+			}
+			for i := range x {
+				sum += (y[i] - b*x[i] - mean) * (y[i] - b*x[i] - mean)
+			}
+			return sum
+		}
+		lo, hi := -1000.0, 1000.0
+		for hi-lo > 1e-9 {
+			a, b := lo+(hi-lo)/3, hi-(hi-lo)/3
+			if squares(a) < squares(b) {
+				hi = b
+			} else {
+				lo = a
+			}
+		}
+		if got := LinearSlope(x, y); !near(got, lo, 1e-4) {
+			t.Errorf("slope of %v over %v: %v, want %v", y, x, got, lo)
+		}
+	}
+	for _, x := range [][]float64{nil, {3}, {3, 3}} {
+		if b := LinearSlope(x, make([]float64, len(x))); !math.IsNaN(b) {
+			t.Errorf("slope over %v: %v", x, b)
+		}
+	}
+}
+
 func TestBootstrap(t *testing.T) {
 	mean := func(v []float64) func([]int) float64 {
 		return func(idx []int) float64 {

@@ -7,8 +7,11 @@
  *     --views L     views that exist besides   --threads L   threads asleep besides
  *     (each list is a sweep of its own, all other factors at their least)
  *   wflp-micro mm [options]    what everyone else pays: faults, mappings, ...
- *     --base NAME   what to call the setting without views (base, or stock)
+ *     --without NAME  no view is ever made, and the setting is called so (base,
+ *                     or stock); else there are two, beside views and in one
  *   both: --reps N  --batch N  --seed N
+ *     --short       batches that end before the next tick of the clock, and begin
+ *                   right after one: for where instructions are counted
  *
  * Each line of output is a JSON object: one measured batch, raw, warm-up
  * included; or {"unsupported": ..., "why": ...} for what cannot be measured
@@ -20,6 +23,7 @@
 #include <getopt.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -39,6 +43,7 @@
 #define LIST 32
 
 static int reps = 20, batch = 256;
+static bool short_batches;
 static uint64_t seed = 1;
 
 static uint64_t now_ns(void)
@@ -53,6 +58,28 @@ static void die(const char *what)
 {
 	fprintf(stderr, "wflp-micro: %s: %s\n", what, strerror(errno));
 	exit(66);
+}
+
+/*
+ * Right after a tick, as there is an interval without one then: what a tick costs
+ * has nothing to do with what is measured, and one more or less of them in a batch
+ * is more than what views are to be allowed. An interrupt shows as a gap.
+ */
+static void after_tick(void)
+{
+	uint64_t began = now_ns(), then = began, now, gap, least = UINT64_MAX;
+
+	if (!short_batches)
+		return;
+	do {
+		now = now_ns();
+		gap = now - then;
+		then = now;
+		if (least != UINT64_MAX && gap > 8 * least)
+			return;
+		if (gap < least)
+			least = gap;
+	} while (now - began < 20000000);
 }
 
 /* splitmix64: the order of settings must be repeatable, nothing more. */
@@ -254,7 +281,9 @@ static void start_sleepers(long n)
 }
 
 #define TIMED(bench, count, op) do { \
-	uint64_t t_ = now_ns(); \
+	uint64_t t_; \
+	after_tick(); \
+	t_ = now_ns(); \
 	op; \
 	t_ = now_ns() - t_; \
 	line(s, bench, rep, count, t_); \
@@ -275,6 +304,11 @@ static void rep_views(const struct setting *s, int rep, int *last)
 	if (call_text() != 1)
 		die("the base shows the view's code");
 	TIMED("enter", batch, for (int i = 0; i < batch; i += 2) { view_enter(fd); view_enter(-1); });
+	/* The last two of the list that is walked: no enter takes longer. */
+	view_enter(*last);
+	view_enter(fd);
+	TIMED("enter-last", batch, for (int i = 0; i < batch; i += 2) { view_enter(*last); view_enter(fd); });
+	view_enter(-1);
 	/* Moves every sleeper, out of the view of the repetition before. */
 	TIMED("pull", 1, moved = view_ctl(fd, MM_VIEW_PULL));
 	if (moved != s->threads) {
@@ -376,7 +410,7 @@ static void sweep(const char *name, const struct list *l, size_t field)
 /* ---- mm ---- */
 
 enum where { BASE, BASE_VIEWS, IN_VIEW, WHERES };
-static const char *where_names[WHERES] = { "base", "base-views", "view" };
+static const char *where_names[WHERES] = { NULL, "base-views", "view" };
 
 static char *fresh(size_t len, char *at, int fd)
 {
@@ -391,8 +425,10 @@ static char *fresh(size_t len, char *at, int fd)
 
 static uint64_t touch(char *p, int n)
 {
-	uint64_t t = now_ns();
+	uint64_t t;
 
+	after_tick();
+	t = now_ns();
 	for (int i = 0; i < n; i++)
 		((volatile char *)p)[(size_t)i * PAGE] = 1;
 	return now_ns() - t;
@@ -400,46 +436,48 @@ static uint64_t touch(char *p, int n)
 
 static int data_fd = -1;
 
-static uint64_t b_fault_anon(void)
+/* First touches of n pages, in few of which a page table has to be made. */
+static uint64_t fault(char *at, int fd, int n)
 {
-	size_t len = (size_t)batch * PAGE;
-	char *p = fresh(len, NULL, -1);
-	uint64_t ns = touch(p, batch);
+	int before = short_batches ? 32 : 0;
+	size_t len = (size_t)(before + n) * PAGE;
+	char *p = fresh(len, at, fd);
+	uint64_t ns;
 
+	for (int i = 0; i < before; i++)
+		((volatile char *)p)[(size_t)(n + i) * PAGE] = 1;
+	ns = touch(p, n);
 	munmap(p, len);
 	return ns;
 }
 
-/* In the chunk of the patched page, which a view mirrors leaf by leaf. */
-static uint64_t b_fault_near(void)
+static uint64_t b_fault_anon(int n)
 {
-	size_t len = (size_t)batch * PAGE;
-	char *p = fresh(len, text + 16 * PAGE, -1);
-	uint64_t ns = touch(p, batch);
+	return fault(NULL, -1, n);
+}
 
-	munmap(p, len);
-	return ns;
+/* In the chunk of the patched page, which a view mirrors leaf by leaf. */
+static uint64_t b_fault_near(int n)
+{
+	return fault(text + 16 * PAGE, -1, n);
 }
 
 /*
  * Copies on write of a file's pages.  Reads would not do: a read fault brings
  * its neighbours along, so most of them would be no fault at all.
  */
-static uint64_t b_fault_cow(void)
+static uint64_t b_fault_cow(int n)
 {
-	size_t len = (size_t)batch * PAGE;
-	char *p = fresh(len, NULL, data_fd);
-	uint64_t ns = touch(p, batch);
-
-	munmap(p, len);
-	return ns;
+	return fault(NULL, data_fd, n);
 }
 
-static uint64_t b_map_unmap(void)
+static uint64_t b_map_unmap(int n)
 {
-	uint64_t t = now_ns();
+	uint64_t t;
 
-	for (int i = 0; i < batch; i++) {
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++) {
 		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (p == MAP_FAILED || munmap(p, 4 * PAGE))
@@ -448,11 +486,13 @@ static uint64_t b_map_unmap(void)
 	return now_ns() - t;
 }
 
-static uint64_t b_map_touch_unmap(void)
+static uint64_t b_map_touch_unmap(int n)
 {
-	uint64_t t = now_ns();
+	uint64_t t;
 
-	for (int i = 0; i < batch; i++) {
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++) {
 		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 		if (p == MAP_FAILED)
@@ -465,14 +505,15 @@ static uint64_t b_map_touch_unmap(void)
 	return now_ns() - t;
 }
 
-static uint64_t b_mprotect(void)
+static uint64_t b_mprotect(int n)
 {
 	char *p = fresh(4 * PAGE, NULL, -1);
 	uint64_t t;
 
 	memset(p, 1, 4 * PAGE);
+	after_tick();
 	t = now_ns();
-	for (int i = 0; i < batch; i += 2)
+	for (int i = 0; i < n; i += 2)
 		if (mprotect(p, 4 * PAGE, PROT_READ) || mprotect(p, 4 * PAGE, PROT_READ | PROT_WRITE))
 			die("mprotect");
 	t = now_ns() - t;
@@ -481,26 +522,164 @@ static uint64_t b_mprotect(void)
 }
 
 /* Nothing of memory in it: if this differs, something else does. */
-static uint64_t b_syscall(void)
+static uint64_t b_syscall(int n)
 {
-	uint64_t t = now_ns();
+	uint64_t t;
 
-	for (int i = 0; i < batch; i++)
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++)
 		syscall(SYS_getppid);
 	return now_ns() - t;
 }
 
+/* A process is made, ends, and is waited for. */
+static uint64_t b_fork(int n)
+{
+	uint64_t t;
+
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(0);
+		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
+			die("fork and wait");
+	}
+	return now_ns() - t;
+}
+
+/* The same with another program in it, which does nothing: this one. */
+static uint64_t b_exec(int n)
+{
+	static char name[] = "wflp-micro", what[] = "nothing";
+	char *argv[] = { name, what, NULL }, *env[] = { NULL };
+	uint64_t t;
+
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++) {
+		int status = 0;
+		pid_t pid;
+
+		if ((errno = posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, env)) ||
+		    waitpid(pid, &status, 0) != pid || status)
+			die("spawn and wait");
+	}
+	return now_ns() - t;
+}
+
+static void *no_work(void *arg)
+{
+	return arg;
+}
+
+/* A thread is made, ends, and is waited for. */
+static uint64_t b_thread(int n)
+{
+	pthread_attr_t attr;
+	uint64_t t;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 32 * 1024);
+	after_tick();
+	t = now_ns();
+	for (int i = 0; i < n; i++) {
+		pthread_t thread;
+
+		if ((errno = pthread_create(&thread, &attr, no_work, NULL)) ||
+		    (errno = pthread_join(thread, NULL)))
+			die("create and join thread");
+	}
+	t = now_ns() - t;
+	pthread_attr_destroy(&attr);
+	return t;
+}
+
+static int to[2], fro[2];
+
+/* Answer each byte until there are no more. */
+static void *echo(void *arg)
+{
+	char c;
+
+	while (read(to[0], &c, 1) == 1 && c)
+		if (write(fro[1], &c, 1) != 1)
+			die("answer");
+	return arg;
+}
+
+static uint64_t ping(int n)
+{
+	uint64_t t = 0;
+	char c = 1;
+
+	/* Once before: the other side has to come up. */
+	for (int i = -1; i < n; i++) {
+		if (!i) {
+			after_tick();
+			t = now_ns();
+		}
+		if (write(to[1], &c, 1) != 1 || read(fro[0], &c, 1) != 1)
+			die("ping");
+	}
+	t = now_ns() - t;
+	c = 0;
+	if (write(to[1], &c, 1) != 1)
+		die("end ping");
+	return t;
+}
+
+/* To and fro between two threads: two switches, two writes, two reads. */
+static uint64_t b_switch_thread(int n)
+{
+	pthread_t thread;
+	uint64_t t;
+
+	if ((errno = pthread_create(&thread, NULL, echo, NULL)))
+		die("create thread");
+	t = ping(n);
+	pthread_join(thread, NULL);
+	return t;
+}
+
+/* The same between two processes, so that the page tables are switched, too. */
+static uint64_t b_switch_process(int n)
+{
+	pid_t pid = fork();
+	uint64_t t;
+
+	if (!pid) {
+		echo(NULL);
+		_exit(0);
+	}
+	if (pid < 0)
+		die("fork");
+	t = ping(n);
+	waitpid(pid, NULL, 0);
+	return t;
+}
+
+/* Of a full batch, how much; and how many of it fit between two ticks. */
 static const struct {
 	const char *name;
-	uint64_t (*run)(void);
+	uint64_t (*run)(int n);
+	int part, few;
 } mm_benches[] = {
-	{ "page-fault", b_fault_anon },
-	{ "page-fault-near", b_fault_near },
-	{ "page-fault-cow", b_fault_cow },
-	{ "map-unmap", b_map_unmap },
-	{ "map-touch-unmap", b_map_touch_unmap },
-	{ "mprotect", b_mprotect },
-	{ "syscall", b_syscall },
+	{ "page-fault", b_fault_anon, 1, 16 },
+	{ "page-fault-near", b_fault_near, 1, 16 },
+	{ "page-fault-cow", b_fault_cow, 1, 16 },
+	{ "map-unmap", b_map_unmap, 1, 16 },
+	{ "map-touch-unmap", b_map_touch_unmap, 1, 4 },
+	{ "mprotect", b_mprotect, 1, 32 },
+	{ "syscall", b_syscall, 1, 256 },
+	{ "fork-exit", b_fork, 16, 1 },
+	{ "exec-exit", b_exec, 16, 1 },
+	{ "thread", b_thread, 8, 4 },
+	{ "switch-thread", b_switch_thread, 4, 16 },
+	{ "switch-process", b_switch_process, 4, 16 },
 };
 #define MM_BENCHES (int)(sizeof(mm_benches) / sizeof(*mm_benches))
 
@@ -518,7 +697,6 @@ static void shuffle(int *v, int n)
 
 static void mm(void)
 {
-	bool views = have_views();
 	char page[PAGE];
 
 	if (batch > 400)
@@ -526,11 +704,15 @@ static void mm(void)
 	memset(page, 7, sizeof(page));
 	map_text();
 	data_fd = memfd_create("wflp-data", MFD_CLOEXEC);
-	for (int i = 0; i < batch; i++)
+	for (int i = 0; i < batch + 32; i++)
 		if (pwrite(data_fd, page, PAGE, (off_t)i * (off_t)PAGE) != (ssize_t)PAGE)
 			die("write data");
-	if (!views)
+	if (pipe(to) || pipe(fro))
+		die("make pipes");
+	if (!where_names[BASE] && !have_views()) {
 		unsupported("mm", "base-views,view", 0, "this kernel has no views");
+		return;
+	}
 	for (int rep = 0; rep < reps; rep++) {
 		int order[WHERES], benches[MM_BENCHES];
 
@@ -538,7 +720,8 @@ static void mm(void)
 		for (int o = 0; o < WHERES; o++) {
 			int w = order[o], fd = -1;
 
-			if (w != BASE && !views)
+			/* Views that have been leave something behind: not in one run with them. */
+			if ((w == BASE) != (where_names[BASE] != NULL))
 				continue;
 			/* Each setting is made and taken down, so that any order will do. */
 			if (w != BASE)
@@ -550,10 +733,12 @@ static void mm(void)
 			}
 			shuffle(benches, MM_BENCHES);
 			for (int b = 0; b < MM_BENCHES; b++) {
-				uint64_t ns = mm_benches[benches[b]].run();
+				int of = benches[b], full = batch / mm_benches[of].part;
+				int n = short_batches ? mm_benches[of].few : full > 2 ? full : 2;
+				uint64_t ns = mm_benches[of].run(n);
 
 				printf("{\"experiment\":\"E5\",\"bench\":\"%s\",\"setting\":\"%s\",\"rep\":%d,\"batch\":%d,\"ns\":%llu}\n",
-				       mm_benches[benches[b]].name, where_names[w], rep, batch, (unsigned long long)ns);
+				       mm_benches[of].name, where_names[w], rep, n, (unsigned long long)ns);
 			}
 			if (w == IN_VIEW)
 				view_enter(-1);
@@ -566,7 +751,7 @@ static void mm(void)
 static void usage(void)
 {
 	fputs("usage: wflp-micro ops|mm [--reps N] [--batch N] [--seed N] [--resident L] [--mappings L]\n"
-	      "       [--views L] [--threads L] [--base NAME]\n", stderr);
+	      "       [--views L] [--threads L] [--without NAME] [--short]\n", stderr);
 	exit(64);
 }
 
@@ -575,7 +760,8 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "reps", 1, 0, 'r' }, { "batch", 1, 0, 'b' }, { "seed", 1, 0, 's' },
 		{ "resident", 1, 0, 'R' }, { "mappings", 1, 0, 'M' }, { "views", 1, 0, 'V' },
-		{ "threads", 1, 0, 'T' }, { "base", 1, 0, 'B' }, { 0, 0, 0, 0 },
+		{ "threads", 1, 0, 'T' }, { "without", 1, 0, 'W' }, { "short", 0, 0, 'S' },
+		{ 0, 0, 0, 0 },
 	};
 	struct list resident = { { 1, 16, 64 }, 3 }, mappings = { { 10, 100, 1000 }, 3 };
 	struct list views = { { 0, 1, 8, 32 }, 4 }, threads = { { 0, 1, 8, 32 }, 4 };
@@ -585,6 +771,8 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		usage();
 	what = argv[1];
+	if (!strcmp(what, "nothing"))
+		return 0;
 	while ((c = getopt_long(argc - 1, argv + 1, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'r': reps = atoi(optarg); break;
@@ -594,7 +782,8 @@ int main(int argc, char **argv)
 		case 'M': parse_list(&mappings, optarg); break;
 		case 'V': parse_list(&views, optarg); break;
 		case 'T': parse_list(&threads, optarg); break;
-		case 'B': where_names[BASE] = optarg; break;
+		case 'W': where_names[BASE] = optarg; break;
+		case 'S': short_batches = true; break;
 		default: usage();
 		}
 	}

@@ -43,7 +43,7 @@ func TestParseMicro(t *testing.T) {
 // without views can be measured anywhere.
 func TestMicroRuns(t *testing.T) {
 	program := filepath.Join(filepath.Dir(local(t).Executor), "wflp-micro")
-	for _, args := range []string{"ops --reps 2 --resident 1,8 --mappings 10 --views 0 --threads 2", "mm --reps 2 --batch 32 --base stock"} {
+	for _, args := range []string{"ops --reps 2 --resident 1,8 --mappings 10 --views 0 --threads 2", "mm --reps 2 --batch 32 --without stock", "mm --reps 2 --short --without stock"} {
 		out, err := exec.Command(program, strings.Fields(args)...).Output()
 		if err != nil {
 			t.Fatalf("%s: %v", args, err)
