@@ -352,12 +352,12 @@ func TestClaims(t *testing.T) {
 		}, map[string]string{"e5-stock-switch-process-icount": False}},
 		{"entering grows with the threads", func(us []record.Unit) []record.Unit {
 			eachMicro(us, func(u *record.Unit, m *record.Micro) {
-				if m.Sweep == record.SweepThreads && m.Bench == record.BenchEnter {
+				if m.Sweep == record.SweepThreads && m.Bench == record.BenchEnterLast {
 					m.ValuesNS = scale(m.ValuesNS, math.Sqrt(float64(m.Threads)))
 				}
 			})
 			return us
-		}, map[string]string{"e4-flat-enter-threads-icount": False}},
+		}, map[string]string{"e4-flat-enter-threads-icount": False, "e4-enter-bound-icount": False}},
 		{"entering takes twice as long where there are 10,000 mappings", func(us []record.Unit) []record.Unit {
 			eachMicro(us, func(u *record.Unit, m *record.Micro) {
 				if m.Sweep == record.SweepMappings && m.Bench == record.BenchEnterLast && m.Mappings == 10000 {
@@ -365,7 +365,7 @@ func TestClaims(t *testing.T) {
 				}
 			})
 			return us
-		}, map[string]string{"e4-enter-bound-icount": False}},
+		}, map[string]string{"e4-enter-bound-icount": False, "e4-flat-enter-mappings-icount": Unknown}},
 		{"each live view makes entering 20 instructions longer", func(us []record.Unit) []record.Unit {
 			eachMicro(us, func(u *record.Unit, m *record.Micro) {
 				if m.Sweep == record.SweepViews && m.Bench == record.BenchEnterLast {

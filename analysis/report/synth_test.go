@@ -224,8 +224,9 @@ func synthE4(rng *rand.Rand, base record.TimeBase) []record.Micro {
 		for n := 1; n <= 64; n *= 2 {
 			enter(record.Micro{Sweep: record.SweepViews, Views: n}, 16*(530+6*float64(n)))
 		}
-		enter(record.Micro{Sweep: record.SweepResident, ResidentKiB: 1024}, 16*530)
-		enter(record.Micro{Sweep: record.SweepResident, ResidentKiB: 1 << 20}, 16*530)
+		for kib := int64(1024); kib <= 1<<20; kib *= 32 {
+			enter(record.Micro{Sweep: record.SweepResident, ResidentKiB: kib}, 16*530)
+		}
 		return out
 	}
 	for _, n := range []int{10, 100, 1000, 10000} {
