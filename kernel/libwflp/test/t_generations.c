@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * t_generations waitfree [N]: N generations in a row (200 if not said) in a busy
- * program of 64 threads, some of which work all the time, some sleep now and then,
- * map and unmap memory.  What the process and the system have of anything that a
+ * program of 64 threads, which serve requests, map and unmap memory, and rest, some
+ * of them online, most of them offline.  What the process and the system have of anything that a
  * generation takes is the same at the end as it was near the beginning.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +54,7 @@ static void map(void)
 	__atomic_add_fetch(&maps, 1, __ATOMIC_RELAXED);
 }
 
-/* One in eight is always awake; the others sleep between requests, offline. */
+/* One in eight is always online, and has to be waited for; the others are not. */
 static void *worker(void *arg)
 {
 	uintptr_t i = (uintptr_t)arg;
@@ -69,13 +68,13 @@ static void *worker(void *arg)
 			map();
 		call(&n);
 		if (i % 8 == 0) {
+			sleep_us(rnd(&seed) % 20000);
 			if (wflp_quiescent() < 0)
 				__atomic_add_fetch(&failed, 1, __ATOMIC_RELAXED);
-			sched_yield();
 			continue;
 		}
 		wflp_offline();
-		sleep_us(500 + rnd(&seed) % 20000);
+		sleep_us(50000 + rnd(&seed) % 250000);
 		if (wflp_online() < 0)
 			__atomic_add_fetch(&failed, 1, __ATOMIC_RELAXED);
 		__atomic_add_fetch(&naps, 1, __ATOMIC_RELAXED);
@@ -233,13 +232,14 @@ static unsigned int grown(const struct sample *from, const struct sample *to)
 
 static uint32_t version;
 
-static bool generation(struct wflp_report *r)
+/* last: and until the one before it has gone, so that one can count. */
+static bool generation(struct wflp_report *r, bool last)
 {
 	int64_t ticket = subject_patch(&s, version, version + 1, 0);
-	int stage = finish(ticket, WFLP_RELEASED);
+	int stage = finish(ticket, last ? WFLP_RELEASED : WFLP_LAST_OVER);
 
 	version++;
-	if (stage == WFLP_RELEASED && !wflp_report(ticket, r, sizeof(*r)) && report_sane(r, WFLP_WAITFREE))
+	if (stage >= WFLP_LAST_OVER && stage <= WFLP_RELEASED && !wflp_report(ticket, r, sizeof(*r)) && report_sane(r, WFLP_WAITFREE))
 		return true;
 	note("generation %u: stage %d, error %d, over %u+%u of %u", version, stage, r->error,
 	     r->migrated, r->pulled, r->threads);
@@ -265,15 +265,17 @@ int main(int argc, char **argv)
 	/* First what allocators keep once they have had it: a tenth, but some. */
 	settle = n / 10 > 50 ? n / 10 : 10;
 	while (good && version < settle)
-		good = generation(&r);
+		good = generation(&r, version + 1 == settle);
 	first = sample();
 	show("early", &first);
 	began = now_ns();
 	while (good && version < settle + n) {
-		good = generation(&r);
+		bool look = (version + 1) % (1 + n / 4) == 0;
+
+		good = generation(&r, look || version + 1 == settle + n);
 		migrated += r.migrated;
 		pulled += r.pulled;
-		if (version % (1 + n / 4) == 0) {
+		if (look) {
 			last = sample();
 			show("meanwhile", &last);
 		}
@@ -296,7 +298,7 @@ int main(int argc, char **argv)
 		char *p = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 		need(p != MAP_FAILED && open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0, "lose something");
-		good = generation(&r);
+		good = generation(&r, i == 99);
 	}
 	last = sample();
 	show("losing", &last);
