@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 )
 
@@ -47,8 +48,16 @@ func Variants() []Variant {
 			About: "lockdep, DEBUG_VM, list checks, stall detectors and the view checker"},
 		{Name: "kasan", Fragments: []string{"base", "debug", "kasan"}, Series: true, PVH: false, Objects: 1440,
 			About: "KASAN in place of lockdep, otherwise as debug"},
+		{Name: "kcsan", Fragments: []string{"base", "debug", "kcsan"}, Series: true, PVH: true, Objects: 1440,
+			About: "KCSAN in place of lockdep, otherwise as debug"},
+		{Name: "rt", Fragments: []string{"base", "debug", "rt"}, Series: true, PVH: true, Objects: 1440,
+			About: "PREEMPT_RT, otherwise as debug, without what Linux does not offer with it"},
 	}
 }
+
+// Checks says whether a kernel checks itself, which makes it several times slower
+// and its memory smaller: all that have the fragment debug.
+func (v Variant) Checks() bool { return slices.Contains(v.Fragments, "debug") }
 
 // VariantByName finds a variant of the table.
 func VariantByName(name string) (Variant, error) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/wflp/wflp/fuzz/conform"
+	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages/vm"
 )
 
@@ -59,7 +60,7 @@ func runConform(ctx context.Context, inv *invocation) error {
 		}
 		return nil
 	}
-	if c.Variant == "debug" || c.Variant == "kasan" {
+	if v, err := kernel.VariantByName(c.Variant); err == nil && v.Checks() {
 		c.Slower = 5
 	}
 	if c.Out == "" {

@@ -3,9 +3,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -193,10 +195,12 @@ func seriesTests(ctx context.Context, b *kernel.Builder, mf machineFlags) (files
 		guest := "/selftests/" + st.Name
 		files = append(files, vmimages.File{Path: guest, Host: st.Path})
 		step := guestproto.Step{Name: st.Name, Argv: []string{guest}}
-		if mf.variant == "debug" || mf.variant == "kasan" {
+		if mf.checks() {
 			// How much slower than the release kernel such a one is.
 			step.Env = append(step.Env, "MM_VIEW_SCALE=8")
 		}
+		// A program sees that there is a race, judgeSelftests() whose it is.
+		step.Env = append(step.Env, "MM_VIEW_RACES_ARE_JUDGED=1")
 		// Tests see to it that these really are there.
 		if n := max(mf.nodes, seriesNeeds[st.Name].nodes); n > 1 {
 			step.Env = append(step.Env, fmt.Sprintf("MM_VIEW_NODES=%d", n))
@@ -285,6 +289,9 @@ func judgeSelftests(res *vm.Result) selftestSummary {
 			extra("exit code %d without a failed test", s.ExitCode)
 		}
 		for _, c := range vm.Scan(s.Console) {
+			if c.Kind == vm.KindRaceElsewhere {
+				continue // listed below
+			}
 			// The limit of a control group that the test itself has set.
 			if c.Kind == vm.KindMemory && strings.Contains(c.Text, "mem_cgroup_out_of_memory") {
 				continue
@@ -305,21 +312,54 @@ func judgeSelftests(res *vm.Result) selftestSummary {
 		}
 	}
 	// Complaints outside every step: at boot, or after the last program.
+	complaints, races := apart(res.Complaints)
 	inside := 0
 	for _, s := range res.Steps {
-		inside += len(vm.Scan(s.Console))
+		c, _ := apart(vm.Scan(s.Console))
+		inside += len(c)
 	}
-	if outside := len(res.Complaints) - inside; outside > 0 {
+	if outside := len(complaints) - inside; outside > 0 {
 		sum.failed += outside
-		for _, c := range res.Complaints {
+		for _, c := range complaints {
 			say("FAIL console line %d: %s: %s", c.Line, c.Kind, c.Title)
 		}
 	}
+	sum.lines = append(sum.lines, listRaces(races)...)
 	if res.End != vm.Exited || res.AgentError != "" || res.StreamErr != nil {
 		sum.failed++
 		say("FAIL machine: %s %s %v; console ends:\n%s", res.End, res.AgentError, res.StreamErr, indent(string(lastBytes(res.Console, 3000))))
 	}
 	return sum
+}
+
+// apart takes data races that are not the series' out of complaints.
+func apart(all []vm.Complaint) (complaints, races []vm.Complaint) {
+	for _, c := range all {
+		if c.Kind == vm.KindRaceElsewhere {
+			races = append(races, c)
+		} else {
+			complaints = append(complaints, c)
+		}
+	}
+	return complaints, races
+}
+
+// listRaces tells how often which data race was reported, the most frequent first.
+func listRaces(races []vm.Complaint) []string {
+	if len(races) == 0 {
+		return nil
+	}
+	count := map[string]int{}
+	for _, c := range races {
+		count[strings.TrimPrefix(c.Title, "BUG: KCSAN: ")]++
+	}
+	lines := []string{fmt.Sprintf("     %d data races without code of the series, of %d kinds:", len(races), len(count))}
+	for _, title := range slices.SortedFunc(maps.Keys(count), func(a, b string) int {
+		return cmp.Or(count[b]-count[a], strings.Compare(a, b))
+	}) {
+		lines = append(lines, fmt.Sprintf("     %6d %s", count[title], title))
+	}
+	return lines
 }
 
 func indent(s string) string {

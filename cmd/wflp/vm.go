@@ -43,7 +43,7 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.StringVar(&m.dir, "dir", "", "keep console.log and the other files of the machine here")
 	fs.StringVar(&m.appendLine, "append", "", "more words for the kernel's command line")
 	fs.IntVar(&m.cpus, "cpus", vm.DefaultCPUs, "virtual processors")
-	fs.IntVar(&m.mem, "mem", 0, "memory in MiB (default 256, for kasan and debug 1024)")
+	fs.IntVar(&m.mem, "mem", 0, "memory in MiB (default 256, for kernels that check themselves 1024)")
 	fs.IntVar(&m.nodes, "nodes", 0, "NUMA nodes that share processors and memory (default: a machine without)")
 	fs.IntVar(&m.levels, "levels", 4, "levels of page tables, 4 or 5; only kernels with CONFIG_X86_5LEVEL use the fifth")
 	fs.Uint64Var(&m.seed, "seed", 1, "seed of the machine and of its programs")
@@ -52,11 +52,18 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 
 // memory is the machine's in MiB; 0 leaves it to the package vm.
 func (m *machineFlags) memory() int {
-	if m.mem == 0 && (m.variant == "kasan" || m.variant == "debug") {
+	if m.mem == 0 && m.checks() {
 		// An eighth of a KASAN machine is shadow, and lockdep has its tables.
 		return 1024
 	}
 	return m.mem
+}
+
+// checks says whether the variant is one of those that check themselves; an
+// unknown one is found out about elsewhere.
+func (m *machineFlags) checks() bool {
+	v, err := kernel.VariantByName(m.variant)
+	return err == nil && v.Checks()
 }
 
 // builder is the kernel builder that the flags ask for.

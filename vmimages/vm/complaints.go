@@ -3,6 +3,7 @@
 package vm
 
 import (
+	_ "embed"
 	"regexp"
 	"strings"
 )
@@ -18,6 +19,7 @@ const (
 	KindOops     Kind = "oops"
 	KindPanic    Kind = "panic"
 	KindKASAN    Kind = "kasan"
+	KindRace     Kind = "kcsan"
 	KindUBSAN    Kind = "ubsan"
 	KindLockdep  Kind = "lockdep"
 	KindRCU      Kind = "rcu"
@@ -29,6 +31,9 @@ const (
 	// thereby crash any kernel with. On a real processor it would mean that the
 	// kernel's descriptor tables are broken.
 	KindEmulator Kind = "emulator"
+	// KindRaceElsewhere is a data race in which no code of the series has a part.
+	// The stock kernel has many; whoever looks for ours counts these apart.
+	KindRaceElsewhere Kind = "kcsan-elsewhere"
 	// KindMemory is the OOM killer: the guest was given too little.
 	KindMemory Kind = "memory"
 )
@@ -49,7 +54,8 @@ var complaintPatterns = []struct {
 	re   *regexp.Regexp
 }{
 	{KindKASAN, regexp.MustCompile(`^BUG: KASAN: `)},
-	{KindKASAN, regexp.MustCompile(`^BUG: KCSAN: |^BUG: KFENCE: |^BUG: KMSAN: `)},
+	{KindRace, regexp.MustCompile(`^BUG: KCSAN: `)},
+	{KindKASAN, regexp.MustCompile(`^BUG: KFENCE: |^BUG: KMSAN: `)},
 	{KindStall, regexp.MustCompile(`^(watchdog: )?BUG: soft lockup|^watchdog: .*hard LOCKUP|^BUG: workqueue lockup|^NMI watchdog: `)},
 	{KindRCU, regexp.MustCompile(`^(rcu: )?INFO: rcu_\w+ (self-)?detected|^WARNING: suspicious RCU usage|^rcu: .*(kthread starved|detected stalls)`)},
 	{KindLockdep, regexp.MustCompile(`^WARNING: (possible|inconsistent|bad unlock|held lock|lock held|nested lock|HARDIRQ|SOFTIRQ|process .* lock|.*locks? still held)|^INFO: trying to register non-static key|^DEBUG_LOCKS_WARN_ON|^BUG: (MAX_\w+ too low|key \w+ )|^\[ BUG: |^turning off the locking correctness validator`)},
@@ -107,6 +113,8 @@ func Scan(log []byte) []Complaint {
 		switch {
 		case kind == KindOops && supervisorRE.MatchString(text):
 			kind = KindEmulator
+		case kind == KindRace:
+			kind = raceKind(text)
 		case kind == KindPanic && len(out) > 0 && out[len(out)-1].Kind == KindEmulator:
 			kind = KindEmulator // the panic that we asked for
 		}
@@ -114,6 +122,55 @@ func Scan(log []byte) []Complaint {
 		i = end - 1
 	}
 	return out
+}
+
+//go:embed series_functions.txt
+var seriesFunctionsText string
+
+// seriesFunctions tells, by name, the functions that the series defines (true),
+// and those of the stock kernel that it changes (false). A test compares the list
+// with the series.
+var seriesFunctions = func() map[string]bool {
+	m := map[string]bool{}
+	for _, name := range strings.Fields(seriesFunctionsText) {
+		stock, changed := strings.CutPrefix(name, "~")
+		m[stock] = !changed
+	}
+	return m
+}()
+
+var (
+	raceAccessRE = regexp.MustCompile(`^(race at unknown origin, with )?(assert no |read|write)[a-z() -]* to 0x[0-9a-f]+ of \d+ bytes by `)
+	raceFrameRE  = regexp.MustCompile(`^ (?:\? )?([A-Za-z_]\w*)[\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+`)
+)
+
+// raceKind says whose a data race is. It is the series' if a function of it is
+// anywhere on one of the two stacks, also where the access itself is in stock code
+// that it called; or if the access is in stock code that the series has changed. That
+// such a function has merely called others says nothing: nearly all memory is
+// touched by way of one. What cannot be read is the series' until somebody has looked.
+func raceKind(report string) Kind {
+	frames, access := 0, false
+	for _, line := range strings.Split(report, "\n") {
+		if raceAccessRE.MatchString(line) {
+			access = true
+			continue
+		}
+		m := raceFrameRE.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		frames++
+		own, known := seriesFunctions[m[1]]
+		if own || known && access || strings.Contains(m[1], "mm_view") {
+			return KindRace
+		}
+		access = false
+	}
+	if frames == 0 {
+		return KindRace
+	}
+	return KindRaceElsewhere
 }
 
 func classify(msg string) (Kind, bool) {
