@@ -28,7 +28,7 @@ WFLP := build/wflp
 .PHONY: help
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nVariables: PROFILE=quick|full OUT=DIR VARIANT=release|stock|debug|kasan TREE=DIR\n'
+	@printf '\nVariables: PROFILE=quick|full OUT=DIR VARIANT=release|stock|debug|kasan|kcsan|rt TREE=DIR\n'
 
 .PHONY: bootstrap
 bootstrap: ## install what is missing: Debian packages (root or sudo), Go
@@ -132,7 +132,7 @@ test-each: build ## the series builds and boots after each of its patches
 
 # Other machines than those of the stages above.
 .PHONY: test-selftest-matrix
-test-selftest-matrix: build ## selftests with 1 and 2 processors, huge pages, page-table isolation
+test-selftest-matrix: build ## selftests with 1 and 2 processors, huge pages, page-table isolation, PREEMPT_RT, KCSAN
 	@$(WFLP) selftest -variant debug -cpus 4 -run 'huge|reclaim'
 	@$(WFLP) selftest -variant kasan -cpus 4 -run 'huge|reclaim'
 	@$(WFLP) selftest -variant debug -cpus 2 -levels 5 -skip 'huge|reclaim'
@@ -140,6 +140,8 @@ test-selftest-matrix: build ## selftests with 1 and 2 processors, huge pages, pa
 	@$(WFLP) selftest -variant debug -cpus 2 -append 'transparent_hugepage=always'
 	@$(WFLP) selftest -variant debug -cpus 2 -append 'transparent_hugepage=never pti=on'
 	@$(WFLP) selftest -variant release -cpus 2
+	@$(WFLP) selftest -variant rt -cpus 4 -skip 'huge|reclaim'
+	@$(WFLP) selftest -variant kcsan -cpus 4 -skip 'huge|reclaim'
 	@$(WFLP) selftest -variant debug -cpus 2 -mode deterministic
 
 .PHONY: test-evaluate-quick
