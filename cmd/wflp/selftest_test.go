@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,26 @@ const (
 	goodReport = "1..1\nok 1 a\n"
 	splat      = "[ 1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 f+0x0/0x0\n"
 )
+
+const lastWords = "[ 9.0] wflp: bye\n"
+
+// race is what KCSAN says of an access in a function.
+func race(fn string) string {
+	return "[ 1.0] BUG: KCSAN: data-race in " + fn + "\n[ 1.0] read to 0xffff888004f0c2a8 of 8 bytes by task 9 on cpu 0:\n" +
+		"[ 1.0]  " + fn + "+0x10/0x80\n[ 1.0] ==========\n"
+}
+
+// A data race that is not ours is not lost either.
+func TestListRaces(t *testing.T) {
+	got := judgeSelftests(&vm.Result{
+		End: vm.Exited, Console: []byte(lastWords),
+		Complaints: vm.Scan([]byte(race("one") + race("two") + race("two"))),
+	})
+	want := []string{"     3 data races without code of the series, of 2 kinds:", "          2 data-race in two", "          1 data-race in one"}
+	if got.failed != 0 || !slices.Equal(got.lines, want) {
+		t.Errorf("got %+v, want %q", got, want)
+	}
+}
 
 // Each way to go wrong has to count, whatever the program says of itself.
 func TestJudgeSelftests(t *testing.T) {
@@ -27,6 +48,7 @@ func TestJudgeSelftests(t *testing.T) {
 		name                  string
 		step                  vm.StepResult
 		console               string
+		cutOff                bool
 		end                   vm.End
 		agent                 string
 		pass, failed, skipped int
@@ -43,9 +65,16 @@ func TestJudgeSelftests(t *testing.T) {
 		{name: "skips one", step: with(func(s *vm.StepResult) { s.Stdout = []byte("1..1\nok 1 # SKIP\n") }), skipped: 1},
 		{name: "splat in step", step: with(func(s *vm.StepResult) { s.Console = []byte(splat) }), console: splat, pass: 1, failed: 1},
 		{name: "splat outside", step: good, console: splat, pass: 1, failed: 1},
+		{name: "console cut off", step: good, cutOff: true, pass: 1, failed: 1},
+		{name: "race elsewhere", step: with(func(s *vm.StepResult) { s.Console = []byte(race("stock_function")) }), console: race("stock_function"), pass: 1},
+		{name: "race elsewhere, outside", step: good, console: race("stock_function"), pass: 1},
+		{name: "race of ours", step: with(func(s *vm.StepResult) { s.Console = []byte(race("fill_pte")) }), console: race("fill_pte"), pass: 1, failed: 1},
 		{name: "crash", step: good, end: vm.Crashed, pass: 1, failed: 1},
 		{name: "agent", step: good, agent: "no port", pass: 1, failed: 1},
 	} {
+		if !tc.cutOff {
+			tc.console += lastWords
+		}
 		res := &vm.Result{
 			Steps: []vm.StepResult{tc.step}, Console: []byte(tc.console), Complaints: vm.Scan([]byte(tc.console)),
 			End: tc.end, AgentError: tc.agent, Hello: guestproto.Hello{MMView: true},
@@ -61,7 +90,7 @@ func TestJudgeSelftests(t *testing.T) {
 }
 
 func TestSkipIsFineWithoutTheFeature(t *testing.T) {
-	got := judgeSelftests(&vm.Result{End: vm.Exited, Steps: []vm.StepResult{{Name: "t", Ran: true, ExitCode: 4}}})
+	got := judgeSelftests(&vm.Result{End: vm.Exited, Console: []byte(lastWords), Steps: []vm.StepResult{{Name: "t", Ran: true, ExitCode: 4}}})
 	if got.failed != 0 || got.skipped != 1 {
 		t.Errorf("%+v", got)
 	}
