@@ -17,6 +17,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/wflp/wflp/internal/build"
 )
 
 // recipeVersion stands for everything in this file that shapes a kernel but is
@@ -38,7 +40,7 @@ type Builder struct {
 	// tree and objects of their own, so that the whole series keeps its.
 	First int
 
-	ownLists bool
+	apt *build.Apt
 }
 
 func (b *Builder) logf(format string, args ...any) {
@@ -142,15 +144,6 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 	}
 	p.manifest.Digest = p.manifest.digest()
 	return p, nil
-}
-
-func firstLine(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := output(ctx, "", name, args...)
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return line, nil
 }
 
 func (b *Builder) kernelDir(variant, digest string) string {
@@ -435,9 +428,4 @@ func (m *maker) follow(r io.Reader) (tail string) {
 	// A line too long for the scanner must not block make.
 	io.Copy(m.log, r)
 	return strings.Join(last, "\n")
-}
-
-func isFile(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.Mode().IsRegular()
 }

@@ -81,7 +81,7 @@ func (b *Builder) checkDefects(ctx context.Context, p *plan, c *Checked) error {
 			return err
 		}
 		c.Patches++
-		if _, err := b.applySeries(ctx, p.src, series, touched); err != nil {
+		if _, err := b.tree(p.src, "check", series).Apply(ctx, touched); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}

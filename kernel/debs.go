@@ -50,7 +50,7 @@ func (b *Builder) Packages(ctx context.Context, names ...string) (Packages, erro
 	}
 	defer os.RemoveAll(tmp)
 	b.logf("packages: fetching %s", strings.Join(names, " "))
-	if err := b.aptFetch(ctx, tmp, names...); err != nil {
+	if err := b.archive().Fetch(ctx, tmp, names...); err != nil {
 		return Packages{}, fmt.Errorf("fetch packages: %w", err)
 	}
 	got, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/wflp/wflp/internal/build"
 )
 
 func TestParseFragment(t *testing.T) {
@@ -47,7 +49,7 @@ func TestCheckConfig(t *testing.T) {
 	if err := checkConfig(asked[3:], "", absentOptions(nil)); err != nil {
 		t.Errorf("an option of the series, without the series: %v", err)
 	}
-	series := []Patch{{"a", []byte("+config MM_VIEW\n+\tbool\n")}}
+	series := []Patch{{Name: "a", Data: []byte("+config MM_VIEW\n+\tbool\n")}}
 	if err := checkConfig(asked[3:], "", absentOptions(series)); err == nil {
 		t.Error("an option that the series defines is missing, and no error")
 	}
@@ -116,9 +118,9 @@ func TestDigestCoversEveryInput(t *testing.T) {
 }
 
 func TestSeriesDigestSeesOrderAndBoundaries(t *testing.T) {
-	a, b := Patch{"1", []byte("xy")}, Patch{"2", []byte("z")}
+	a, b := Patch{Name: "1", Data: []byte("xy")}, Patch{Name: "2", Data: []byte("z")}
 	seen := map[string]bool{}
-	for _, s := range [][]Patch{nil, {a}, {a, b}, {b, a}, {{"1", []byte("x")}, {"2", []byte("yz")}}} {
+	for _, s := range [][]Patch{nil, {a}, {a, b}, {b, a}, {{Name: "1", Data: []byte("x")}, {Name: "2", Data: []byte("yz")}}} {
 		seen[seriesDigest(s)] = true
 	}
 	if len(seen) != 5 {
@@ -188,9 +190,9 @@ func TestPatchedTree(t *testing.T) {
 		want   map[string]string
 	}{
 		{"empty", nil, pristine},
-		{"one", []Patch{{"1", []byte(changeA)}}, map[string]string{"a.c": "one\nTWO\nthree\n", "dir/b.c": "b\n", "c.c": "c\n"}},
-		{"two", []Patch{{"1", []byte(changeA)}, {"2", []byte(changeA2)}}, map[string]string{"a.c": "one\nzwei\nthree\n", "dir/b.c": "b\n", "c.c": "c\n"}},
-		{"files", []Patch{{"1", []byte(addN + removeC)}}, map[string]string{"a.c": "one\ntwo\nthree\n", "dir/b.c": "b\n", "new/n.c": "n\n"}},
+		{"one", []Patch{{Name: "1", Data: []byte(changeA)}}, map[string]string{"a.c": "one\nTWO\nthree\n", "dir/b.c": "b\n", "c.c": "c\n"}},
+		{"two", []Patch{{Name: "1", Data: []byte(changeA)}, {Name: "2", Data: []byte(changeA2)}}, map[string]string{"a.c": "one\nzwei\nthree\n", "dir/b.c": "b\n", "c.c": "c\n"}},
+		{"files", []Patch{{Name: "1", Data: []byte(addN + removeC)}}, map[string]string{"a.c": "one\ntwo\nthree\n", "dir/b.c": "b\n", "new/n.c": "n\n"}},
 		{"none again", nil, pristine},
 	} {
 		dir, err := b.patchedTree(t.Context(), src, "v", tc.series)
@@ -208,7 +210,7 @@ func TestPatchedTree(t *testing.T) {
 
 func TestTreeTouchesOnlyWhatDiffers(t *testing.T) {
 	b, src := tree(t)
-	dir, err := b.patchedTree(t.Context(), src, "v", []Patch{{"1", []byte(changeA)}})
+	dir, err := b.patchedTree(t.Context(), src, "v", []Patch{{Name: "1", Data: []byte(changeA)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +221,7 @@ func TestTreeTouchesOnlyWhatDiffers(t *testing.T) {
 		}
 	}
 	// Another name, another series, but a.c comes out the same.
-	if _, err := b.patchedTree(t.Context(), src, "v", []Patch{{"other", []byte(changeA)}, {"2", []byte(addN)}}); err != nil {
+	if _, err := b.patchedTree(t.Context(), src, "v", []Patch{{Name: "other", Data: []byte(changeA)}, {Name: "2", Data: []byte(addN)}}); err != nil {
 		t.Fatal(err)
 	}
 	for name := range content(t, dir) {
@@ -240,7 +242,7 @@ func TestTreeRecoversFromInterruption(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As if killed after the state was noted and one file was written.
-	if err := writeTreeState(dir, treeState{Source: "s", Touched: []string{"a.c", "new/n.c"}}); err != nil {
+	if err := writeFileAtomic(dir+".json", []byte(`{"source":"s","digest":"","touched":["a.c","new/n.c"]}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeFileAtomic(filepath.Join(dir, "new/n.c"), []byte("half"), 0o644); err != nil {
@@ -256,11 +258,11 @@ func TestTreeRecoversFromInterruption(t *testing.T) {
 
 func TestPatchThatDoesNotApplyIsAnError(t *testing.T) {
 	b, src := tree(t)
-	_, err := b.patchedTree(t.Context(), src, "v", []Patch{{"good.patch", []byte(changeA)}, {"bad.patch", []byte(changeA)}})
+	_, err := b.patchedTree(t.Context(), src, "v", []Patch{{Name: "good.patch", Data: []byte(changeA)}, {Name: "bad.patch", Data: []byte(changeA)}})
 	if err == nil || !strings.Contains(err.Error(), "bad.patch") {
 		t.Errorf("got %v, want an error that names bad.patch", err)
 	}
-	if _, err := b.patchedTree(t.Context(), src, "v", []Patch{{"x", []byte(strings.ReplaceAll(changeA, "a.c", "../../a.c"))}}); err == nil {
+	if _, err := b.patchedTree(t.Context(), src, "v", []Patch{{Name: "x", Data: []byte(strings.ReplaceAll(changeA, "a.c", "../../a.c"))}}); err == nil {
 		t.Error("a patch that leaves the tree is applied")
 	}
 }
@@ -344,7 +346,7 @@ func TestLockIsExclusiveAndListensToContext(t *testing.T) {
 }
 
 func TestEnvironmentOfABuild(t *testing.T) {
-	got := cleanEnv([]string{"PATH=/bin", "MAKEFLAGS=-j9", "MAKELEVEL=1", "KBUILD_OUTPUT=/x", "GIT_DIR=/y", "LC_ALL=de", "CC=clang", "HOME=/h"})
+	got := build.CleanEnv([]string{"PATH=/bin", "MAKEFLAGS=-j9", "MAKELEVEL=1", "KBUILD_OUTPUT=/x", "GIT_DIR=/y", "LC_ALL=de", "CC=clang", "HOME=/h"})
 	want := []string{"PATH=/bin", "HOME=/h", "LC_ALL=C", "TZ=UTC"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)

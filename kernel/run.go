@@ -2,135 +2,22 @@
 
 package kernel
 
-import (
-	"bytes"
-	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
-	"time"
+import "github.com/wflp/wflp/internal/build"
 
-	"golang.org/x/sys/unix"
+// The tools of the package build under the names that they have here.
+var (
+	command         = build.Command
+	output          = build.Output
+	lastLines       = build.LastLines
+	lockFile        = build.Lock
+	writeFileAtomic = build.WriteFileAtomic
+	firstLine       = build.FirstLine
+	fileSHA256      = build.SHA256
+	isDir           = build.IsDir
+	isFile          = build.IsFile
+	seriesDigest    = build.SeriesDigest
+	touchedFiles    = build.TouchedFiles
 )
 
-// command prepares a tool so that it, and whatever it started, ends when ctx
-// does: make alone would leave its compilers behind.
-func command(ctx context.Context, dir, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = cleanEnv(os.Environ())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
-	return cmd
-}
-
-// cleanEnv drops what would make a build depend on who runs it: the flags of
-// an outer make (we may be called from one), the variables kbuild listens to,
-// and git's idea of where its repository is.
-func cleanEnv(env []string) []string {
-	var out []string
-	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
-		switch {
-		case strings.HasPrefix(name, "KBUILD_"), strings.HasPrefix(name, "KCONFIG_"), strings.HasPrefix(name, "GIT_"),
-			strings.HasPrefix(name, "LC_"), strings.HasPrefix(name, "MAKE"):
-			continue
-		}
-		switch name {
-		case "MFLAGS", "GNUMAKEFLAGS", "ARCH", "CROSS_COMPILE", "LLVM", "CC", "LD", "CFLAGS", "CPPFLAGS", "LDFLAGS",
-			"KCFLAGS", "KAFLAGS", "KCPPFLAGS", "O", "V", "W", "C", "LANG", "LANGUAGE", "LOCALVERSION", "INSTALL_HDR_PATH", "TZ":
-			continue
-		}
-		out = append(out, kv)
-	}
-	return append(out, "LC_ALL=C", "TZ=UTC")
-}
-
-// output runs a tool and returns what it wrote; its error carries the end of
-// what it complained about.
-func output(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
-	cmd := command(ctx, dir, name, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("run %s: %w", name, ctx.Err())
-		}
-		return nil, fmt.Errorf("run %s %s: %w\n%s", name, strings.Join(args, " "), err, lastLines(stderr.String(), 20))
-	}
-	return stdout.Bytes(), nil
-}
-
-func lastLines(s string, n int) string {
-	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
-	if len(lines) > n {
-		lines = lines[len(lines)-n:]
-	}
-	return strings.Join(lines, "\n")
-}
-
-// lockFile takes a lock that dies with this process, so that a crash leaves
-// nothing to clean up.
-func lockFile(ctx context.Context, path string, log io.Writer) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("make lock directory: %w", err)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
-	}
-	told := false
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		if !told {
-			fmt.Fprintf(log, "kernel: waiting for another build to release %s\n", filepath.Base(path))
-			told = true
-		}
-		select {
-		case <-ctx.Done():
-			f.Close()
-			return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
-		case <-time.After(200 * time.Millisecond):
-		}
-	}
-}
-
-// writeFileAtomic replaces path as a whole or not at all.
-func writeFileAtomic(path string, data []byte, mode os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".wflp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if _, err := f.Write(data); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Chmod(mode); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+// Patch is one patch of a series.
+type Patch = build.Patch

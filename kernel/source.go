@@ -5,16 +5,16 @@ package kernel
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/wflp/wflp/internal/build"
 )
 
 // Pin names one exact kernel source: a Debian package, its version, and the
@@ -77,7 +77,7 @@ func (b *Builder) ensureSource(ctx context.Context) (source, error) {
 		return src, nil
 	}
 	deb, err := b.fetchPinned(ctx, pin)
-	if errors.Is(err, errNotInArchive) {
+	if errors.Is(err, build.ErrNotInArchive) {
 		b.logf("kernel: %s %s is no longer in the archive: falling back to the newest 6.12.y (verified by apt only, results get a digest of their own)", pin.Package, pin.Version)
 		src, deb, err = b.fetchNewest(ctx, pin)
 	}
@@ -103,8 +103,6 @@ func (b *Builder) debDir() string { return filepath.Join(b.CacheDir, "debs") }
 func debName(pkg, version string) string {
 	return fmt.Sprintf("%s_%s_all.deb", pkg, strings.ReplaceAll(version, ":", "%3a"))
 }
-
-var errNotInArchive = errors.New("version is not in the archive")
 
 func (b *Builder) fetchPinned(ctx context.Context, pin Pin) (string, error) {
 	deb := filepath.Join(b.debDir(), debName(pin.Package, pin.Version))
@@ -132,7 +130,7 @@ func (b *Builder) fetchPinned(ctx context.Context, pin Pin) (string, error) {
 }
 
 func (b *Builder) fetchNewest(ctx context.Context, pin Pin) (source, string, error) {
-	out, err := output(ctx, "", "apt-cache", append(b.aptOptions(), "madison", pin.Package)...)
+	out, err := b.archive().Cache(ctx, "madison", pin.Package)
 	if err != nil {
 		return source{}, "", fmt.Errorf("list versions of %s: %w", pin.Package, err)
 	}
@@ -203,7 +201,7 @@ func (b *Builder) aptDownload(ctx context.Context, pkg, version string) error {
 	}
 	defer os.RemoveAll(tmp)
 	b.logf("kernel: fetching %s %s (about 150 MB)", pkg, version)
-	if err := b.aptFetch(ctx, tmp, pkg+"="+version); err != nil {
+	if err := b.archive().Fetch(ctx, tmp, pkg+"="+version); err != nil {
 		return fmt.Errorf("fetch %s %s: %w", pkg, version, err)
 	}
 	got, _ := filepath.Glob(filepath.Join(tmp, "*.deb"))
@@ -216,46 +214,12 @@ func (b *Builder) aptDownload(ctx context.Context, pkg, version string) error {
 	return nil
 }
 
-// aptFetch fetches packages into dir, as whoever we are. It tries the machine's
-// own package lists, then lists of ours in the cache: a machine whose lists
-// are empty or stale needs no root for this either.
-func (b *Builder) aptFetch(ctx context.Context, dir string, specs ...string) error {
-	fetch := func(opts []string) error {
-		args := append(append([]string{}, opts...), "-q", "-o", "APT::Sandbox::User=root", "download")
-		_, err := output(ctx, dir, "apt-get", append(args, specs...)...)
-		return err
+// archive is where packages come from.
+func (b *Builder) archive() *build.Apt {
+	if b.apt == nil {
+		b.apt = &build.Apt{CacheDir: b.CacheDir, Log: b.Log}
 	}
-	err := fetch(nil)
-	if err != nil && ctx.Err() == nil {
-		b.logf("kernel: the machine's package lists do not have it: refreshing lists of our own")
-		for _, d := range []string{"lists/partial", "cache/archives/partial"} {
-			if err := os.MkdirAll(filepath.Join(b.CacheDir, "apt", d), 0o755); err != nil {
-				return fmt.Errorf("make apt cache: %w", err)
-			}
-		}
-		b.ownLists = true
-		if _, err := output(ctx, dir, "apt-get", append(b.aptOptions(), "-q", "update")...); err != nil {
-			return fmt.Errorf("refresh package lists: %w", err)
-		}
-		err = fetch(b.aptOptions())
-	}
-	if err != nil && (strings.Contains(err.Error(), "was not found") || strings.Contains(err.Error(), "Unable to locate package")) {
-		return errNotInArchive
-	}
-	return err
-}
-
-func (b *Builder) aptOptions() []string {
-	if !b.ownLists {
-		return nil
-	}
-	apt := filepath.Join(b.CacheDir, "apt")
-	return []string{
-		"-o", "Dir::State::lists=" + filepath.Join(apt, "lists"),
-		"-o", "Dir::Cache=" + filepath.Join(apt, "cache"),
-		"-o", "APT::Sandbox::User=root",
-		"-o", "Debug::NoLocking=1",
-	}
+	return b.apt
 }
 
 // unpack makes dir appear with the whole source in it, or not at all.
@@ -279,22 +243,4 @@ func (b *Builder) unpack(ctx context.Context, pin Pin, deb, dir string) error {
 		return fmt.Errorf("keep source: %w", err)
 	}
 	return nil
-}
-
-func fileSHA256(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
-}
-
-func isDir(path string) bool {
-	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
 }

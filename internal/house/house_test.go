@@ -25,8 +25,8 @@ const root = "../.."
 // layers are all packages, the lowest first. A package may import what is in
 // the layers below its own, and nothing else of this module.
 var layers = [][]string{
-	{"analysis/record", "analysis/stats", "kernel", "kernel/mmview", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
-	{"plots", "vmimages", "vmimages/agent", "workloads/wire", "workloads/wire/gen"},
+	{"analysis/record", "analysis/stats", "internal/build", "kernel/mmview", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
+	{"kernel", "plots", "vmimages", "vmimages/agent", "vmimages/qemu", "workloads/wire", "workloads/wire/gen"},
 	{"fuzz/oracle", "vmimages/vm", "workloads/code"},
 	{"analysis/report", "fuzz/conform", "workloads/trial"},
 	{"evaluation"},
@@ -43,7 +43,8 @@ var confined = map[string][]string{
 	"analysis/report":     {"analysis/record", "analysis/stats", "plots"},
 	"vmimages/guestproto": {},
 	"vmimages/agent":      {"vmimages/guestproto"},
-	"vmimages/vm":         {"kernel", "vmimages", "vmimages/guestproto"},
+	"vmimages/qemu":       {"internal/build"},
+	"vmimages/vm":         {"kernel", "vmimages", "vmimages/guestproto", "vmimages/qemu"},
 	"workloads":           {},
 	"fuzz/conform":        {"kernel", "vmimages", "vmimages/guestproto", "vmimages/vm"},
 	"fuzz/oracle":         {"workloads", "workloads/wire"},
