@@ -60,6 +60,10 @@ kernel-tree: build ## make a git tree of the kernel with the series, in TREE
 kernel-patches: build ## write the commits in TREE to kernel/patches
 	@$(WFLP) kernel patches $(TREE)
 
+.PHONY: qemu
+qemu: build ## build the emulator of our own
+	@$(WFLP) qemu build
+
 ##@ Working on it
 
 .PHONY: build

@@ -33,6 +33,14 @@ packages=(
 	"ca-certificates /etc/ssl/certs/ca-certificates.crt"
 	"busybox-static @static:/bin/busybox"
 	"qemu-system-x86 qemu-system-x86_64"
+	# For the QEMU of our own.
+	"python3        /usr/bin/python3"
+	"meson          /usr/bin/meson"
+	"ninja-build    /usr/bin/ninja"
+	"libglib2.0-dev /usr/lib/x86_64-linux-gnu/pkgconfig/glib-2.0.pc"
+	"libpixman-1-dev /usr/lib/x86_64-linux-gnu/pkgconfig/pixman-1.pc"
+	"libfdt-dev     /usr/include/libfdt.h"
+	"zlib1g-dev     /usr/lib/x86_64-linux-gnu/pkgconfig/zlib.pc"
 )
 
 say() { printf 'bootstrap: %s\n' "$*" >&2; }

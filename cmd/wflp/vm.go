@@ -32,7 +32,9 @@ func init() {
 type machineFlags struct {
 	variant, mode, tree, dir, appendLine string
 	cpus, mem, nodes, levels             int
-	seed                                 uint64
+	seed, schedule                       uint64
+	sliceBits                            int
+	hostQEMU                             bool
 	timeout                              time.Duration
 }
 
@@ -47,6 +49,9 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.IntVar(&m.nodes, "nodes", 0, "NUMA nodes that share processors and memory (default: a machine without)")
 	fs.IntVar(&m.levels, "levels", 4, "levels of page tables, 4 or 5; only kernels with CONFIG_X86_5LEVEL use the fifth")
 	fs.Uint64Var(&m.seed, "seed", 1, "seed of the machine and of its programs")
+	fs.Uint64Var(&m.schedule, "schedule", 0, "seed of the interleaving in mode deterministic (default: that of -seed)")
+	fs.IntVar(&m.sliceBits, "slice-bits", 0, fmt.Sprintf("a processor's turn there takes less than 2^this instructions (default %d)", vm.DefaultSliceBits))
+	fs.BoolVar(&m.hostQEMU, "host-qemu", false, "use the host's QEMU, not the one of our own")
 	fs.DurationVar(&m.timeout, "timeout", vm.DefaultTimeout, "end the machine after this long")
 }
 
@@ -82,7 +87,7 @@ func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []v
 		return vm.Config{}, err
 	}
 	cfg := vm.Config{
-		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Timeout: m.timeout, Dir: m.dir,
+		Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Schedule: m.schedule, SliceBits: m.sliceBits, Timeout: m.timeout, Dir: m.dir,
 		Append: strings.Fields(m.appendLine),
 	}
 	if cfg.Mode == "" {
@@ -93,11 +98,27 @@ func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []v
 	if _, err := vm.Command(cfg); err != nil {
 		return cfg, &codeError{exitUsage, err}
 	}
+	if err := m.emulator(ctx, inv, &cfg); err != nil {
+		return cfg, err
+	}
 	if cfg.Kernel, err = b.Build(ctx, m.variant); err != nil {
 		return cfg, err
 	}
 	cfg.Image, err = vmimages.Build(ctx, vmimages.Spec{RepoRoot: b.RepoRoot, CacheDir: b.CacheDir, Files: programs})
 	return cfg, err
+}
+
+// emulator chooses the emulator of a machine, building it if need be.
+func (m *machineFlags) emulator(ctx context.Context, inv *invocation, cfg *vm.Config) error {
+	if m.hostQEMU {
+		return nil
+	}
+	b, err := inv.emulatorBuilder()
+	if err != nil {
+		return err
+	}
+	cfg.Emulator, err = vm.EmulatorFor(ctx, b, cfg.Mode)
+	return err
 }
 
 // fileFlags collects -file HOST:GUEST.
@@ -207,11 +228,15 @@ func (m *machineFlags) dryRun(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	cfg := vm.Config{Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Dir: m.dir, Append: strings.Fields(m.appendLine)}
+	cfg := vm.Config{Mode: vm.Mode(m.mode), CPUs: m.cpus, MemMiB: m.memory(), Nodes: m.nodes, Levels: m.levels, Seed: m.seed, Schedule: m.schedule,
+		SliceBits: m.sliceBits, Dir: m.dir, Append: strings.Fields(m.appendLine)}
 	if cfg.Mode == "" {
 		if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
 			return err
 		}
+	}
+	if eb, err := inv.emulatorBuilder(); err == nil && cfg.Mode != vm.Measured && !m.hostQEMU {
+		cfg.Emulator, _ = eb.Find(ctx) // or what would be used if it cannot be built
 	}
 	v, err := kernel.VariantByName(m.variant)
 	if err != nil {

@@ -11,9 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"sort"
 	"strings"
@@ -85,12 +87,35 @@ func (a *agent) run() error {
 			leave()
 		})
 	}
+	if job.Timers != 0 {
+		go interrupt(job.Timers)
+	}
 	for i, s := range job.Steps {
 		a.step(uint32(i), s, job.Seed)
 	}
 	a.kmsg("bye")
 	a.send(guestproto.Frame{Type: guestproto.TypeBye, Step: guestproto.NoStep})
 	return nil
+}
+
+// Timers shorter than the first have the guest do nothing but serve them.
+const (
+	shortestTimer = 20 * time.Microsecond
+	longestTimer  = 200 * time.Microsecond
+)
+
+// interrupt has a timer fire after each of many seeded times. A thread of its
+// own for it costs a microsecond of a processor's time each time, and no
+// garbage.
+func interrupt(seed uint64) {
+	runtime.LockOSThread()
+	// Slack would round the times up to each other.
+	unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for {
+		t := unix.NsecToTimespec(int64(shortestTimer) + rng.Int64N(int64(longestTimer-shortestTimer)))
+		unix.Nanosleep(&t, nil)
+	}
 }
 
 // kmsg writes a line to the kernel log, and so to the console, in order with

@@ -21,6 +21,13 @@ const (
 	PortName = "wflp.out"
 	// ExitPort is the I/O port of QEMU's isa-debug-exit device.
 	ExitPort = 0xf4
+	// SlicePort is the first of nine I/O ports by which a guest has a say in
+	// how its processors take turns: eight bytes of seed, least first, and
+	// the number of bits of a slice, which ends all slices that have begun.
+	// Only deterministic machines of an emulator of our own have them; a
+	// port that is not there reads as 0xff.
+	SlicePort = 0x5f0
+	SliceBits = SlicePort + 8
 	// ExitValue is written there at an orderly end. QEMU exits with
 	// ExitStatus then, which it does for no reason of its own.
 	ExitValue  = 0x2a
@@ -34,6 +41,11 @@ type Job struct {
 	// DeadlineMS ends the machine from inside, in case nobody outside is
 	// left to do it. 0 is none.
 	DeadlineMS int64 `json:"deadline_ms,omitempty"`
+	// Timers, if not 0, is the seed of timers that fire at odd moments while
+	// steps run. An emulator that counts instructions lets another processor
+	// run then: it is what interleavings come from where the emulator does
+	// not make them itself.
+	Timers uint64 `json:"timers,omitempty"`
 }
 
 // Step is one program run.

@@ -5,6 +5,8 @@ package vm
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/wflp/wflp/vmimages/guestproto"
 )
 
 // Mode is how instructions are executed, and so what a measured time means.
@@ -108,6 +110,32 @@ func (e execution) kernel() []string {
 	return nil
 }
 
+// ownFirmware is the folder that an emulator of our own has its firmware in.
+type ownFirmware string
+
+func (f ownFirmware) qemu() []string {
+	if f == "" {
+		return nil
+	}
+	return []string{"-L", string(f)}
+}
+func (ownFirmware) kernel() []string { return nil }
+
+// turns make the processors of a deterministic machine take turns whose
+// lengths follow from a seed, by a device that only an emulator of our own has.
+type turns struct {
+	seed uint64
+	bits int // 0: none, as in other modes
+}
+
+func (s turns) qemu() []string {
+	if s.bits == 0 {
+		return nil
+	}
+	return []string{"-device", fmt.Sprintf("isa-icount-slices,id=slices,iobase=%#x,seed=%d,bits=%d", guestproto.SlicePort, s.seed, s.bits)}
+}
+func (turns) kernel() []string { return nil }
+
 // memory is the machine's memory in MiB.
 type memory int
 
@@ -133,15 +161,16 @@ func (processors) kernel() []string { return nil }
 // changes that code, keep the translation, and so run a breakpoint that has long
 // been taken back, by which any kernel goes down that changes a branch often
 // enough (try a socket with SO_TIMESTAMP in a loop). With one processor, or one
-// thread for all, it cannot.
+// thread for all, it cannot; and ours is mended.
 type steadyCode struct {
 	mode Mode
 	cpus int
+	ours bool
 }
 
 func (steadyCode) qemu() []string { return nil }
 func (s steadyCode) kernel() []string {
-	if s.mode == Fast && s.cpus > 1 {
+	if s.mode == Fast && s.cpus > 1 && !s.ours {
 		return []string{"mm_view_hooks=on"}
 	}
 	return nil

@@ -24,6 +24,7 @@ import (
 	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages"
 	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/qemu"
 )
 
 // QEMU is the emulator's program.
@@ -35,6 +36,10 @@ const (
 	MaxNodes      = 8
 	DefaultCPUs   = 2
 	DefaultMemMiB = 256
+	// DefaultSliceBits lets turns be as short as an instruction and as long
+	// as a system call. MaxSliceBits is QEMU's limit.
+	DefaultSliceBits = 14
+	MaxSliceBits     = 24
 	// DefaultTimeout ends a machine that has no deadline of its own.
 	DefaultTimeout = 10 * time.Minute
 )
@@ -50,8 +55,16 @@ type Config struct {
 	MemMiB   int               // 0: DefaultMemMiB
 	Nodes    int               // NUMA nodes that share processors and memory; 0: a machine without
 	Levels   int               // of page tables, 4 or 5 if the kernel can; 0: 4
-	Seed     uint64            // for Deterministic
-	Timeout  time.Duration     // of the host's clock; 0: DefaultTimeout
+	Seed     uint64            // for Deterministic: of what the guest takes for chance
+	// Emulator is a QEMU of our own; the zero value is the host's.
+	Emulator qemu.Built
+	// Schedule is the seed of the interleaving, where it is ours to choose:
+	// Deterministic with Emulator. 0: Seed.
+	Schedule uint64
+	// SliceBits bounds a processor's turn there to less than 2^SliceBits
+	// instructions. 0: DefaultSliceBits.
+	SliceBits int
+	Timeout   time.Duration // of the host's clock; 0: DefaultTimeout
 	// Dir is where console.log, frames.bin, initrd.cpio and qemu.log go; it
 	// is made if need be. Empty: a folder that is removed afterwards.
 	Dir    string
@@ -157,6 +170,15 @@ func (cfg *Config) setDefaults() error {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
+	if cfg.Schedule == 0 {
+		cfg.Schedule = cfg.Seed
+	}
+	if cfg.SliceBits == 0 {
+		cfg.SliceBits = DefaultSliceBits
+	}
+	if cfg.SliceBits < 0 || cfg.SliceBits > MaxSliceBits {
+		return fmt.Errorf("configure vm: slices of %d bits, possible are 1 to %d", cfg.SliceBits, MaxSliceBits)
+	}
 	if !cfg.Mode.Valid() {
 		return fmt.Errorf("configure vm: mode %q is none of %v", cfg.Mode, Modes())
 	}
@@ -175,6 +197,17 @@ func (cfg *Config) setDefaults() error {
 	return nil
 }
 
+// sliced says whether the interleaving is ours to choose.
+func (cfg *Config) sliced() bool { return cfg.Mode == Deterministic && cfg.Emulator.Exists() }
+
+// program is the emulator's.
+func (cfg *Config) program() string {
+	if cfg.Emulator.Exists() {
+		return cfg.Emulator.Program()
+	}
+	return QEMU
+}
+
 // features describes the machine that a configuration asks for, with its
 // files in dir.
 func (cfg *Config) features(dir string) []feature {
@@ -184,13 +217,23 @@ func (cfg *Config) features(dir string) []feature {
 	if cfg.Mode == Measured || !cfg.Kernel.PVH() || cfg.Levels == 5 {
 		image = cfg.Kernel.BzImage()
 	}
+	sliced := turns{seed: cfg.Schedule}
+	if cfg.sliced() {
+		sliced.bits = cfg.SliceBits
+	}
+	var own ownFirmware
+	if cfg.Emulator.Exists() {
+		own = ownFirmware(cfg.Emulator.Firmware())
+	}
 	return []feature{
 		bare{},
+		own,
 		execution{cfg.Mode, cfg.Seed, cfg.Levels},
+		sliced,
 		memory(cfg.MemMiB),
 		// The cores of a socket share a cache, which lies in one node only.
 		processors{cfg.CPUs, cfg.Nodes > 0},
-		steadyCode{cfg.Mode, cfg.CPUs},
+		steadyCode{cfg.Mode, cfg.CPUs, cfg.Emulator.Exists()},
 		nodes{cfg.Nodes, cfg.CPUs, cfg.MemMiB},
 		console(filepath.Join(dir, consoleFile)),
 		exitDevice{},
@@ -216,10 +259,10 @@ func Command(cfg Config) ([]string, error) {
 	if dir == "" {
 		dir = "DIR"
 	}
-	return append([]string{QEMU}, arguments(cfg.features(dir))...), nil
+	return append([]string{cfg.program()}, arguments(cfg.features(dir))...), nil
 }
 
-// QEMUVersion asks the emulator for its version.
+// QEMUVersion asks the host's emulator for its version.
 func QEMUVersion(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, QEMU, "--version").Output()
 	if err != nil {
@@ -227,6 +270,37 @@ func QEMUVersion(ctx context.Context) (string, error) {
 	}
 	line, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimPrefix(line, "QEMU emulator version "), nil
+}
+
+// emulatorVersion tells any emulator from any other.
+func (cfg *Config) emulatorVersion(ctx context.Context) (string, error) {
+	if m := cfg.Emulator.Manifest; cfg.Emulator.Exists() {
+		return fmt.Sprintf("%s, wflp %s", m.SourceVersion, m.Digest), nil
+	}
+	return QEMUVersion(ctx)
+}
+
+// EmulatorFor chooses the emulator for a mode. A deterministic machine has its
+// interleaving chosen by one of our own, which is built if need be; where that
+// is not possible, timers in the guest have to do, and one line says so. Fast
+// takes ours if it is there, for what is mended in it. KVM is for the host's.
+func EmulatorFor(ctx context.Context, b *qemu.Builder, mode Mode) (qemu.Built, error) {
+	switch mode {
+	case Deterministic:
+		built, err := b.Build(ctx)
+		if err != nil && ctx.Err() == nil && b.Log != nil {
+			line, _, _ := strings.Cut(err.Error(), "\n")
+			fmt.Fprintf(b.Log, "no emulator of our own, its interleavings are made by timers in the guest instead: %s\n", line)
+		}
+		return built, ctx.Err()
+	case Fast:
+		built, err := b.Find(ctx)
+		if err != nil {
+			return qemu.Built{}, ctx.Err()
+		}
+		return built, nil
+	}
+	return qemu.Built{}, nil
 }
 
 // Run starts a machine, follows it, and sees it to its end, which is one of
@@ -242,7 +316,7 @@ func Run(ctx context.Context, cfg Config, on func(Event)) (*Result, error) {
 	if on == nil {
 		on = func(Event) {}
 	}
-	version, err := QEMUVersion(ctx)
+	version, err := cfg.emulatorVersion(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -304,6 +378,9 @@ func (cfg *Config) writeFiles(dir string) error {
 		// for the case that we are not there to end the machine.
 		job.DeadlineMS = (cfg.Timeout + time.Minute).Milliseconds()
 	}
+	if cfg.Mode == Deterministic && !cfg.Emulator.Exists() {
+		job.Timers = max(cfg.Schedule, 1)
+	}
 	archive, err := vmimages.JobArchive(job, cfg.JobFiles)
 	if err != nil {
 		return err
@@ -355,7 +432,7 @@ func (m *machine) run(ctx context.Context) error {
 	}
 	defer frames.Close()
 
-	cmd := exec.Command(QEMU, m.res.Args...)
+	cmd := exec.Command(m.cfg.program(), m.res.Args...)
 	cmd.Stdout, cmd.Stderr = said, said
 	m.start = time.Now()
 	ended, err := startTied(cmd)
