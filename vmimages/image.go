@@ -103,12 +103,17 @@ func JobArchive(job guestproto.Job, jobFiles map[string][]byte) ([]byte, error) 
 	}
 	files := []File{{Path: guestproto.JobPath, Data: data}}
 	for name, data := range jobFiles {
-		if !path.IsAbs(name) {
-			name = path.Join("/job", name)
-		}
-		files = append(files, File{Path: name, Data: append([]byte{}, data...)})
+		files = append(files, File{Path: JobPath(name), Data: append([]byte{}, data...)})
 	}
 	return Archive(files)
+}
+
+// JobPath is where a file of a job lands: relative names are in /job.
+func JobPath(name string) string {
+	if path.IsAbs(name) {
+		return name
+	}
+	return path.Join("/job", name)
 }
 
 // epoch dates all files, so that no archive depends on when it was made.

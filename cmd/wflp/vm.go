@@ -30,16 +30,18 @@ func init() {
 
 // machineFlags are the flags of all subcommands that boot a machine.
 type machineFlags struct {
-	variant, mode, tree, dir, appendLine string
-	cpus, mem, nodes, levels             int
-	seed, schedule                       uint64
-	sliceBits                            int
-	hostQEMU                             bool
-	timeout                              time.Duration
+	variant, kernel, mode, tree string
+	dir, appendLine             string
+	cpus, mem, nodes, levels    int
+	seed, schedule              uint64
+	sliceBits                   int
+	hostQEMU                    bool
+	timeout                     time.Duration
 }
 
 func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.StringVar(&m.variant, "variant", variant, "kernel variant")
+	fs.StringVar(&m.kernel, "kernel", "", "folder of a finished kernel to use in place of a variant's")
 	fs.StringVar(&m.mode, "mode", "", "measured, fast or deterministic (default: measured where KVM works, else fast)")
 	fs.StringVar(&m.tree, "tree", "", "build the kernel from this git tree in place of kernel/patches")
 	fs.StringVar(&m.dir, "dir", "", "keep console.log and the other files of the machine here")
@@ -57,6 +59,9 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 
 // memory is the machine's in MiB; 0 leaves it to the package vm.
 func (m *machineFlags) memory() int {
+	if built, err := kernel.Open(m.kernel); err == nil {
+		m.variant = built.Variant
+	}
 	if m.mem == 0 && m.checks() {
 		// An eighth of a KASAN machine is shadow, and lockdep has its tables.
 		return 1024
@@ -101,7 +106,12 @@ func (m *machineFlags) config(ctx context.Context, inv *invocation, programs []v
 	if err := m.emulator(ctx, inv, &cfg); err != nil {
 		return cfg, err
 	}
-	if cfg.Kernel, err = b.Build(ctx, m.variant); err != nil {
+	if m.kernel != "" {
+		cfg.Kernel, err = kernel.Open(m.kernel)
+	} else {
+		cfg.Kernel, err = b.Build(ctx, m.variant)
+	}
+	if err != nil {
 		return cfg, err
 	}
 	cfg.Image, err = vmimages.Build(ctx, vmimages.Spec{RepoRoot: b.RepoRoot, CacheDir: b.CacheDir, Files: programs})
@@ -147,6 +157,7 @@ func runVM(ctx context.Context, inv *invocation) error {
 	fs.Var(files, "file", "HOST:GUEST puts a file into the guest, executable; may be repeated (GUEST default: /job/NAME)")
 	collect := fs.String("collect", "", "pattern of guest files to fetch into -dir when the command has ended")
 	dryRun := fs.Bool("dry-run", false, "print the QEMU command and start nothing")
+	snapshot := fs.Bool("snapshot", false, "start from a machine that has booted and is kept in the cache, which is made first if need be")
 	showConsole := fs.Bool("console", false, "print the console at the end")
 	if err := inv.parse(fs); err != nil {
 		return err
@@ -164,6 +175,17 @@ func runVM(ctx context.Context, inv *invocation) error {
 	cfg, err := mf.config(ctx, inv, nil)
 	if err != nil {
 		return err
+	}
+	if *snapshot {
+		cache, err := kernel.DefaultCacheDir()
+		if err != nil {
+			return err
+		}
+		from, err := vm.Keep(ctx, cfg, cache)
+		if err != nil {
+			return err
+		}
+		cfg.From = from
 	}
 	step := guestproto.Step{Name: path.Base(argv[0]), Argv: argv, Stream: true}
 	if *collect != "" {

@@ -44,7 +44,7 @@ var confined = map[string][]string{
 	"vmimages/guestproto": {},
 	"vmimages/agent":      {"vmimages/guestproto"},
 	"vmimages/qemu":       {"internal/build"},
-	"vmimages/vm":         {"kernel", "vmimages", "vmimages/guestproto", "vmimages/qemu"},
+	"vmimages/vm":         {"internal/build", "kernel", "vmimages", "vmimages/guestproto", "vmimages/qemu"},
 	"workloads":           {},
 	"fuzz/conform":        {"kernel", "vmimages", "vmimages/guestproto", "vmimages/vm"},
 	"fuzz/oracle":         {"workloads", "workloads/wire"},

@@ -17,7 +17,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,7 +74,6 @@ func (a *agent) run() error {
 	if err := loopbackUp(); err != nil {
 		a.kmsg("agent: %v", err)
 	}
-	a.send(guestproto.JSONFrame(guestproto.TypeHello, guestproto.NoStep, hello()))
 	data, err := os.ReadFile(guestproto.JobPath)
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
@@ -80,6 +81,17 @@ func (a *agent) run() error {
 	var job guestproto.Job
 	if err := json.Unmarshal(data, &job); err != nil {
 		return fmt.Errorf("parse job: %w", err)
+	}
+	if job.Park {
+		if job, err = park(); err != nil {
+			return err
+		}
+	}
+	a.send(guestproto.JSONFrame(guestproto.TypeHello, guestproto.NoStep, hello()))
+	if job.Turns != nil {
+		if err := writePorts(guestproto.SlicePort, job.Turns.Registers()); err != nil {
+			return fmt.Errorf("set turns of the processors: %w", err)
+		}
 	}
 	if job.DeadlineMS > 0 {
 		time.AfterFunc(time.Duration(job.DeadlineMS)*time.Millisecond, func() {
@@ -96,6 +108,78 @@ func (a *agent) run() error {
 	a.kmsg("bye")
 	a.send(guestproto.Frame{Type: guestproto.TypeBye, Step: guestproto.NoStep})
 	return nil
+}
+
+// park stops the machine, and returns in each that is started from it, with its
+// job. What can be done before is done before: it is paid for once.
+func park() (guestproto.Job, error) {
+	devices, _ := filepath.Glob("/sys/bus/pci/devices/*")
+	i := slices.IndexFunc(devices, func(d string) bool {
+		return hexFile(filepath.Join(d, "vendor")) == guestproto.JobVendor && hexFile(filepath.Join(d, "device")) == guestproto.JobDevice
+	})
+	if i < 0 {
+		return guestproto.Job{}, errors.New("park: the machine has no device for jobs")
+	}
+	f, err := os.OpenFile(filepath.Join(devices[i], guestproto.JobResource), os.O_RDWR, 0)
+	if err != nil {
+		return guestproto.Job{}, fmt.Errorf("park: %w", err)
+	}
+	defer f.Close()
+	memory, err := unix.Mmap(int(f.Fd()), 0, guestproto.JobMemory, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return guestproto.Job{}, fmt.Errorf("park: map memory of jobs: %w", err)
+	}
+	defer unix.Munmap(memory)
+	if err := writePorts(guestproto.ParkPort, []byte{guestproto.ParkValue}); err != nil {
+		return guestproto.Job{}, fmt.Errorf("park: %w", err)
+	}
+	job, files, err := guestproto.DecodeJob(memory)
+	if err != nil {
+		return job, fmt.Errorf("after parking: %w", err)
+	}
+	for _, p := range files {
+		if err := writePiece(p); err != nil {
+			return job, fmt.Errorf("after parking: %w", err)
+		}
+	}
+	return job, nil
+}
+
+func hexFile(path string) uint64 {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSpace(string(data)), 0, 64)
+	return n
+}
+
+// writePiece writes a piece of a file; pieces come in order.
+func writePiece(p guestproto.FilePiece) error {
+	flags := os.O_WRONLY | os.O_CREATE
+	if p.Offset == 0 {
+		flags |= os.O_TRUNC
+		if err := os.MkdirAll(filepath.Dir(p.Path), 0o755); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(p.Path, flags, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p.Data, int64(p.Offset))
+	return errors.Join(err, f.Close())
+}
+
+// writePorts writes bytes to I/O ports that follow each other.
+func writePorts(port int64, values []byte) error {
+	f, err := os.OpenFile("/dev/port", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(values, port)
+	return err
 }
 
 // Timers shorter than the first have the guest do nothing but serve them.
@@ -450,9 +534,7 @@ func leave() {
 		unix.IoctlSetInt(int(tty.Fd()), unix.TCSBRK, 1)
 		tty.Close()
 	}
-	if port, err := os.OpenFile("/dev/port", os.O_WRONLY, 0); err == nil {
-		port.WriteAt([]byte{guestproto.ExitValue}, guestproto.ExitPort)
-	}
+	writePorts(guestproto.ExitPort, []byte{guestproto.ExitValue})
 	// Not reached where the exit device exists.
 	unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	select {}

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
+	"slices"
 )
 
 const (
@@ -46,6 +48,96 @@ type Job struct {
 	// run then: it is what interleavings come from where the emulator does
 	// not make them itself.
 	Timers uint64 `json:"timers,omitempty"`
+	// Turns, if set, are written to SlicePort before the first step.
+	Turns *Turns `json:"turns,omitempty"`
+	// Park has the agent stop the machine, so that it can be kept, and go on,
+	// in each machine that is started from it, with the job it finds in that
+	// machine's JobDevice. Nothing else of this job counts then.
+	Park bool `json:"park,omitempty"`
+}
+
+// Turns are how processors take turns in a deterministic machine.
+type Turns struct {
+	Seed uint64 `json:"seed"`
+	Bits uint8  `json:"bits"`
+}
+
+// Registers is what is written to the ports from SlicePort on.
+func (t Turns) Registers() []byte {
+	return append(binary.LittleEndian.AppendUint64(nil, t.Seed), t.Bits)
+}
+
+// A machine that is started from one that was kept gets its job in the memory
+// of a device, as the frames of EncodeJob.
+const (
+	JobVendor, JobDevice = 0x1af4, 0x1110 // ivshmem
+	JobResource          = "resource2"
+	JobMemory            = 16 << 20
+	// ParkPort is the I/O port of a device that pauses the machine when it is
+	// written to.
+	ParkPort  = 0x5fc
+	ParkValue = 1
+)
+
+// EncodeJob is a job and its files for JobDevice.
+func EncodeJob(job Job, files map[string][]byte) ([]byte, error) {
+	out := AppendFrame(nil, JSONFrame(TypeJob, NoStep, job))
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		// An empty file is one empty piece.
+		for off := 0; off == 0 || off < len(files[path]); off += maxPiece {
+			end := min(off+maxPiece, len(files[path]))
+			piece := FilePiece{Path: path, Offset: uint64(off), Data: files[path][off:end]}
+			out = AppendFrame(out, Frame{Type: TypeFile, Step: NoStep, Payload: piece.Append(nil)})
+		}
+	}
+	out = AppendFrame(out, Frame{Type: TypeBye, Step: NoStep})
+	if len(out) > JobMemory {
+		return nil, fmt.Errorf("encode job: it takes %d bytes, there is room for %d", len(out), JobMemory)
+	}
+	return out, nil
+}
+
+const maxPiece = MaxPayload / 2
+
+// DecodeJob reads what EncodeJob wrote from memory that may go on after it.
+func DecodeJob(memory []byte) (job Job, files []FilePiece, err error) {
+	seen := false
+	for {
+		if len(memory) < headerLen {
+			return job, nil, fmt.Errorf("decode job: %w", ErrLength)
+		}
+		n := headerLen + uint64(binary.LittleEndian.Uint32(memory[12:]))
+		if n > uint64(len(memory)) {
+			return job, nil, fmt.Errorf("decode job: %w", ErrLength)
+		}
+		var dec Decoder
+		dec.Write(memory[:n])
+		f, _, err := dec.Next()
+		if err != nil {
+			return job, nil, fmt.Errorf("decode job: %w", err)
+		}
+		memory = memory[n:]
+		switch f.Type {
+		case TypeJob:
+			if err := json.Unmarshal(f.Payload, &job); err != nil {
+				return job, nil, fmt.Errorf("decode job: %w", err)
+			}
+			seen = true
+		case TypeFile:
+			p, err := ParseFilePiece(f.Payload)
+			if err != nil {
+				return job, nil, fmt.Errorf("decode job: %w", err)
+			}
+			files = append(files, p)
+		case TypeBye:
+			if !seen {
+				return job, nil, errors.New("decode job: there is none")
+			}
+			return job, files, nil
+		default:
+			return job, nil, fmt.Errorf("decode job: frame of type %d", f.Type)
+		}
+	}
 }
 
 // Step is one program run.
@@ -101,6 +193,7 @@ const (
 	TypeStepEnd    Type = 6 // StepEnd as JSON
 	TypeBye        Type = 7 // empty; nothing follows
 	TypeAgentError Type = 8 // text
+	TypeJob        Type = 9 // Job as JSON, on the way in
 )
 
 // NoStep is the step number of frames that belong to none.

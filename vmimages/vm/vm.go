@@ -65,6 +65,10 @@ type Config struct {
 	// instructions. 0: DefaultSliceBits.
 	SliceBits int
 	Timeout   time.Duration // of the host's clock; 0: DefaultTimeout
+	// From, if set, is what the machine is started from instead of booting.
+	// What shapes the machine is then From's; of this Config count Job,
+	// JobFiles, Seed, Schedule, SliceBits, Timeout and Dir.
+	From *Snapshot
 	// Dir is where console.log, frames.bin, initrd.cpio and qemu.log go; it
 	// is made if need be. Empty: a folder that is removed afterwards.
 	Dir    string
@@ -208,15 +212,43 @@ func (cfg *Config) program() string {
 	return QEMU
 }
 
+// kernelImage is the file that the machine starts. The direct entry starts the
+// kernel with four levels of page tables, whatever the processor can: it is the
+// boot code of bzImage that turns on the fifth.
+func (cfg *Config) kernelImage() string {
+	if cfg.Mode == Measured || !cfg.Kernel.PVH() || cfg.Levels == 5 {
+		return cfg.Kernel.BzImage()
+	}
+	return cfg.Kernel.VMLinux()
+}
+
+// adopt takes what shapes the machine from the one that it is started from.
+func (cfg *Config) adopt() {
+	s := cfg.From.cfg
+	s.From, s.Job, s.JobFiles, s.Timeout, s.Dir = cfg.From, cfg.Job, cfg.JobFiles, cfg.Timeout, cfg.Dir
+	if cfg.Seed != 0 {
+		s.Seed, s.Schedule = cfg.Seed, cfg.Seed
+	}
+	if cfg.Schedule != 0 {
+		s.Schedule = cfg.Schedule
+	}
+	if cfg.SliceBits != 0 {
+		s.SliceBits = cfg.SliceBits
+	}
+	*cfg = s
+}
+
+// commandLine is all but the program, with the machine's files in dir.
+func (cfg *Config) commandLine(dir string) []string {
+	if cfg.From == nil {
+		return arguments(cfg.features(dir))
+	}
+	return append(arguments(cfg.parked(dir, cfg.From.Dir)), "-incoming", "fd:3")
+}
+
 // features describes the machine that a configuration asks for, with its
 // files in dir.
 func (cfg *Config) features(dir string) []feature {
-	image := cfg.Kernel.VMLinux()
-	// The direct entry starts the kernel with four levels, whatever the
-	// processor can: it is the boot code of bzImage that turns on the fifth.
-	if cfg.Mode == Measured || !cfg.Kernel.PVH() || cfg.Levels == 5 {
-		image = cfg.Kernel.BzImage()
-	}
 	sliced := turns{seed: cfg.Schedule}
 	if cfg.sliced() {
 		sliced.bits = cfg.SliceBits
@@ -238,7 +270,7 @@ func (cfg *Config) features(dir string) []feature {
 		console(filepath.Join(dir, consoleFile)),
 		exitDevice{},
 		outputPort{filepath.Join(dir, framesFile), guestproto.PortName},
-		bootFiles{image, filepath.Join(dir, initrdFile)},
+		bootFiles{cfg.kernelImage(), filepath.Join(dir, initrdFile)},
 		kernelWords(cfg.Append),
 	}
 }
@@ -310,6 +342,9 @@ func EmulatorFor(ctx context.Context, b *qemu.Builder, mode Mode) (qemu.Built, e
 // The error is about the machinery: a result with a crash in it is a result.
 // A *BootError comes with a result, too.
 func Run(ctx context.Context, cfg Config, on func(Event)) (*Result, error) {
+	if cfg.From != nil {
+		cfg.adopt()
+	}
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
 	}
@@ -334,8 +369,9 @@ func Run(ctx context.Context, cfg Config, on func(Event)) (*Result, error) {
 	}
 	// The image may be large, and once QEMU has read it nobody needs it.
 	defer os.Remove(filepath.Join(dir, initrdFile))
+	defer os.Remove(filepath.Join(dir, jobFile))
 
-	res := &Result{Mode: cfg.Mode, QEMU: version, Args: arguments(cfg.features(dir)), Steps: make([]StepResult, len(cfg.Job.Steps))}
+	res := &Result{Mode: cfg.Mode, QEMU: version, Args: cfg.commandLine(dir), Steps: make([]StepResult, len(cfg.Job.Steps))}
 	for i, s := range cfg.Job.Steps {
 		res.Steps[i] = StepResult{Name: s.Name, ExitCode: -1}
 	}
@@ -368,9 +404,10 @@ func tail(b []byte, n int) []byte {
 // kernel unpacks one archive after the other. The output files are made here,
 // so that they can be followed from the first byte.
 func (cfg *Config) writeFiles(dir string) error {
-	image, err := os.ReadFile(cfg.Image)
-	if err != nil {
-		return fmt.Errorf("read image: %w", err)
+	for _, f := range []string{consoleFile, framesFile, qemuFile} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o644); err != nil {
+			return fmt.Errorf("make %s: %w", f, err)
+		}
 	}
 	job := cfg.Job
 	if job.DeadlineMS == 0 && cfg.Mode != Deterministic {
@@ -380,6 +417,16 @@ func (cfg *Config) writeFiles(dir string) error {
 	}
 	if cfg.Mode == Deterministic && !cfg.Emulator.Exists() {
 		job.Timers = max(cfg.Schedule, 1)
+	}
+	if cfg.From != nil {
+		if cfg.sliced() {
+			job.Turns = &guestproto.Turns{Seed: cfg.Schedule, Bits: uint8(cfg.SliceBits)}
+		}
+		return cfg.writeJob(dir, job)
+	}
+	image, err := os.ReadFile(cfg.Image)
+	if err != nil {
+		return fmt.Errorf("read image: %w", err)
 	}
 	archive, err := vmimages.JobArchive(job, cfg.JobFiles)
 	if err != nil {
@@ -391,12 +438,24 @@ func (cfg *Config) writeFiles(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, initrdFile), append(image, archive...), 0o644); err != nil {
 		return fmt.Errorf("write initrd: %w", err)
 	}
-	for _, f := range []string{consoleFile, framesFile, qemuFile} {
-		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o644); err != nil {
-			return fmt.Errorf("make %s: %w", f, err)
-		}
-	}
 	return nil
+}
+
+// writeJob makes the files of a machine that is started from one that was kept.
+func (cfg *Config) writeJob(dir string, job guestproto.Job) error {
+	files := map[string][]byte{}
+	for name, data := range cfg.JobFiles {
+		files[vmimages.JobPath(name)] = data
+	}
+	memory, err := guestproto.EncodeJob(job, files)
+	if err != nil {
+		return err
+	}
+	// The memory of the job is a device of its own; an initrd is not read.
+	if err := os.WriteFile(filepath.Join(dir, initrdFile), nil, 0o644); err != nil {
+		return fmt.Errorf("write initrd: %w", err)
+	}
+	return writeJobMemory(filepath.Join(dir, jobFile), memory)
 }
 
 // machine is one running QEMU.
@@ -434,6 +493,14 @@ func (m *machine) run(ctx context.Context) error {
 
 	cmd := exec.Command(m.cfg.program(), m.res.Args...)
 	cmd.Stdout, cmd.Stderr = said, said
+	if m.cfg.From != nil {
+		state, err := os.Open(filepath.Join(m.cfg.From.Dir, stateFile))
+		if err != nil {
+			return fmt.Errorf("open snapshot: %w", err)
+		}
+		defer state.Close()
+		cmd.ExtraFiles = []*os.File{state} // number 3, as commandLine says
+	}
 	m.start = time.Now()
 	ended, err := startTied(cmd)
 	if err != nil {
