@@ -104,6 +104,13 @@ func (b Built) PVH() bool {
 	return err == nil && v.PVH
 }
 
+// Checks says whether the kernel checks itself, with lockdep or a sanitizer: it
+// takes several times as many instructions for the same then.
+func (b Built) Checks() bool {
+	v, err := VariantByName(b.Variant)
+	return err == nil && slices.ContainsFunc(v.Fragments, func(f string) bool { return f != "base" && f != "release" })
+}
+
 // DefaultCacheDir is where kernels, images and toolchains are kept:
 // ${XDG_CACHE_HOME:-~/.cache}/wflp.
 func DefaultCacheDir() (string, error) {

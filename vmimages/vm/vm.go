@@ -253,6 +253,10 @@ func (cfg *Config) features(dir string) []feature {
 	if cfg.sliced() {
 		sliced.bits = cfg.SliceBits
 	}
+	shift := IcountShift
+	if cfg.Kernel.Checks() {
+		shift = IcountShiftChecked
+	}
 	var own ownFirmware
 	if cfg.Emulator.Exists() {
 		own = ownFirmware(cfg.Emulator.Firmware())
@@ -260,7 +264,7 @@ func (cfg *Config) features(dir string) []feature {
 	return []feature{
 		bare{},
 		own,
-		execution{cfg.Mode, cfg.Seed, cfg.Levels},
+		execution{cfg.Mode, cfg.Seed, cfg.Levels, shift},
 		sliced,
 		memory(cfg.MemMiB),
 		// The cores of a socket share a cache, which lies in one node only.
