@@ -15,6 +15,7 @@ import (
 	"github.com/wflp/wflp/analysis/record"
 	"github.com/wflp/wflp/analysis/stats"
 	"github.com/wflp/wflp/fuzz/oracle"
+	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages/guestproto"
 	"github.com/wflp/wflp/vmimages/vm"
 	"github.com/wflp/wflp/workloads"
@@ -113,7 +114,7 @@ func (e *Engine) unit(ctx context.Context, u Unit) (record.Unit, error) {
 	out := record.Unit{Key: u.Key, Boot: record.Boot{Experiments: u.Experiments, TimeBase: u.Base(), Variant: u.Variant, KernelDigest: e.Digests[u.Variant],
 		CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: record.Seed(u.Seed)}}
 	if u.Mode == vm.Deterministic {
-		out.Boot.IcountShift = vm.IcountShift
+		out.Boot.IcountShift = vm.ShiftFor(kernel.Built{Variant: u.Variant})
 	}
 	var trials []trial.Trial
 	var job guestproto.Job

@@ -96,7 +96,8 @@ func Run(ctx context.Context, c Config) ([]Finding, error) {
 	}
 	engine := Engine{Log: log, Digests: digests, Slots: slots, Evidence: filepath.Join(c.Out, "evidence"), Progress: &Progress{W: c.Log, Terminal: c.Terminal},
 		Machine: func(u Unit, step func()) trial.Machine {
-			return oneTime{trial.VM{Config: vm.Config{Mode: u.Mode, Kernel: kit.Kernels[u.Variant], Image: kit.Image, CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: u.Seed,
+			emulator, bits := kit.EmulatorFor(u.Mode)
+			return oneTime{trial.VM{Config: vm.Config{Mode: u.Mode, Emulator: emulator, SliceBits: bits, Kernel: kit.Kernels[u.Variant], Image: kit.Image, CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: u.Seed,
 				Timeout: u.Timeout, Dir: filepath.Join(machines, name(u))},
 				On: func(e vm.Event) {
 					if e.Kind == vm.EventStepEnd {

@@ -22,6 +22,7 @@ import (
 	"github.com/wflp/wflp/analysis/record"
 	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages"
+	"github.com/wflp/wflp/vmimages/qemu"
 	"github.com/wflp/wflp/vmimages/vm"
 	"github.com/wflp/wflp/workloads/trial"
 )
@@ -38,6 +39,22 @@ type Maker struct {
 type Kit struct {
 	Kernels map[string]kernel.Built
 	Image   string
+	// Emulator is the QEMU of our own if it has been built, for machines of
+	// mode fast; see vm.EmulatorFor.
+	Emulator qemu.Built
+}
+
+// EmulatorFor is the emulator for machines of a mode, and the bound of their
+// slices: deterministic ones count what operations cost, for which the other
+// processors had better not run in between.
+func (k *Kit) EmulatorFor(mode vm.Mode) (emulator qemu.Built, sliceBits int) {
+	switch mode {
+	case vm.Fast:
+		return k.Emulator, 0
+	case vm.Deterministic:
+		return qemu.Built{}, vm.NoSlices
+	}
+	return qemu.Built{}, 0
 }
 
 // Make builds the kernels of the variants and the image, where they are missing.
@@ -52,6 +69,9 @@ func (m Maker) Make(ctx context.Context, variants []string) (*Kit, error) {
 	}
 	programs, err := buildPrograms(ctx, m.Builder.RepoRoot)
 	if err != nil {
+		return nil, err
+	}
+	if k.Emulator, err = vm.EmulatorFor(ctx, &qemu.Builder{RepoRoot: m.Builder.RepoRoot, CacheDir: m.Builder.CacheDir, Log: m.Builder.Log}, vm.Fast); err != nil {
 		return nil, err
 	}
 	k.Image, err = vmimages.Build(ctx, vmimages.Spec{RepoRoot: m.Builder.RepoRoot, CacheDir: m.Builder.CacheDir, Files: programs})
@@ -135,6 +155,16 @@ func (k *Kit) Manifest(ctx context.Context, m Maker) (record.Manifest, error) {
 	}
 	if out.QEMUDigest, err = digest(path); err != nil {
 		return out, err
+	}
+	if k.Emulator.Exists() {
+		ours, err := digest(k.Emulator.Program())
+		if err != nil {
+			return out, err
+		}
+		m := k.Emulator.Manifest
+		out.QEMU += fmt.Sprintf("; mode fast in %s, wflp %s", m.SourceVersion, m.Digest)
+		both := sha256.Sum256([]byte(out.QEMUDigest + ours))
+		out.QEMUDigest = hex.EncodeToString(both[:])
 	}
 	kvm, err := vm.KVM(ctx, m.Builder.CacheDir)
 	if err != nil {

@@ -118,7 +118,15 @@ func runRun(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	machine := trial.VM{Config: vm.Config{Mode: ability.Mode, Kernel: kit.Kernels[*variant], Image: kit.Image, CPUs: *cpus, MemMiB: *mem,
+	b, err := inv.emulatorBuilder()
+	if err != nil {
+		return err
+	}
+	emulator, err := vm.EmulatorFor(ctx, b, ability.Mode)
+	if err != nil {
+		return err
+	}
+	machine := trial.VM{Config: vm.Config{Mode: ability.Mode, Emulator: emulator, Kernel: kit.Kernels[*variant], Image: kit.Image, CPUs: *cpus, MemMiB: *mem,
 		Seed: a.Seed, Timeout: *timeout, Dir: *dir}}
 	start := time.Now()
 	results, res, err := trial.Run(ctx, machine, trials)

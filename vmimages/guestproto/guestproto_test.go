@@ -116,3 +116,46 @@ func TestFilePiece(t *testing.T) {
 		}
 	}
 }
+
+func TestJobForADevice(t *testing.T) {
+	job := Job{Seed: 7, Turns: &Turns{Seed: 0x0102030405060708, Bits: 9}, Steps: []Step{{Name: "a", Argv: []string{"/bin/true"}}}}
+	big := bytes.Repeat([]byte("0123456789abcdef"), 3*maxPiece/32)
+	data, err := EncodeJob(job, map[string][]byte{"/job/big": big, "/job/empty": nil})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The memory of the device goes on after the job.
+	got, pieces, err := DecodeJob(append(data, make([]byte, 4096)...))
+	if err != nil || !reflect.DeepEqual(got, job) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	files := map[string][]byte{}
+	for _, p := range pieces {
+		if uint64(len(files[p.Path])) != p.Offset {
+			t.Errorf("%s: a piece at %d follows %d bytes", p.Path, p.Offset, len(files[p.Path]))
+		}
+		files[p.Path] = append(files[p.Path], p.Data...)
+	}
+	if _, there := files["/job/empty"]; len(files) != 2 || !there || !bytes.Equal(files["/job/big"], big) {
+		t.Errorf("%d files", len(files))
+	}
+	for name, memory := range map[string][]byte{
+		"nothing":   nil,
+		"zeros":     make([]byte, 4096),
+		"cut":       data[:len(data)/2],
+		"no end":    data[:len(data)-headerLen],
+		"no job":    AppendFrame(nil, Frame{Type: TypeBye, Step: NoStep}),
+		"bit flip":  append([]byte{data[0] ^ 1}, data[1:]...),
+		"long tale": AppendFrame(nil, Frame{Type: TypeHello}),
+	} {
+		if _, _, err := DecodeJob(memory); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, err := EncodeJob(job, map[string][]byte{"/job/huge": make([]byte, JobMemory)}); err == nil {
+		t.Error("a job larger than the memory is taken")
+	}
+	if got := job.Turns.Registers(); !bytes.Equal(got, []byte{8, 7, 6, 5, 4, 3, 2, 1, 9}) {
+		t.Errorf("registers %v", got)
+	}
+}

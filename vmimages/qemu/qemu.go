@@ -76,12 +76,16 @@ type Manifest struct {
 // digest names the emulator: the first 16 digits of a hash of all inputs.
 func (m Manifest) digest() string {
 	m.Digest, m.Patches = "", 0
-	data, err := json.Marshal(m) // maps are sorted
+	sum := sha256.Sum256(m.json())
+	return hex.EncodeToString(sum[:8])
+}
+
+func (m Manifest) json() []byte {
+	data, err := json.MarshalIndent(m, "", "  ") // maps are sorted
 	if err != nil {
 		panic(err) // strings and numbers only
 	}
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:8])
+	return append(data, '\n')
 }
 
 // firmware are the files of Debian's that the machines need: the BIOS, and the
@@ -301,11 +305,7 @@ func (b *Builder) stage(ctx context.Context, m Manifest, obj string) error {
 			return fmt.Errorf("keep firmware: %s has changed meanwhile (%v)", f, err)
 		}
 	}
-	data, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write manifest of QEMU: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), append(data, '\n'), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), m.json(), 0o644); err != nil {
 		return fmt.Errorf("write manifest of QEMU: %w", err)
 	}
 	if err := os.Rename(tmp, dir); err != nil {

@@ -23,7 +23,7 @@ import (
 // where WFLP_BOOT is set (make test-vm): they take seconds each and may
 // have to build a kernel first. WFLP_BOOT may name the folder of a finished
 // kernel to use in its place.
-func bootable(t *testing.T, mode Mode) Config {
+func bootable(t testing.TB, mode Mode) Config {
 	t.Helper()
 	if os.Getenv("WFLP_BOOT") == "" {
 		t.Skip("WFLP_BOOT is not set")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages/guestproto"
 )
 
@@ -37,6 +38,14 @@ const (
 	IcountShift        = 4
 	IcountShiftChecked = 1
 )
+
+// ShiftFor is IcountShift or IcountShiftChecked.
+func ShiftFor(k kernel.Built) int {
+	if k.Checks() {
+		return IcountShiftChecked
+	}
+	return IcountShift
+}
 
 // Modes lists all modes.
 func Modes() []Mode { return []Mode{Measured, Fast, Deterministic} }

@@ -109,6 +109,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"minus nodes": {Mode: Fast, Nodes: -1},
 		"thin nodes":  {Mode: Fast, Nodes: 4, MemMiB: 255},
 		"odd levels":  {Mode: Fast, Levels: 3},
+		"long slices": {Mode: Fast, SliceBits: MaxSliceBits + 1},
+		"odd slices":  {Mode: Fast, SliceBits: NoSlices - 1},
 	} {
 		if _, err := Command(cfg); err == nil {
 			t.Errorf("%s: no error", name)

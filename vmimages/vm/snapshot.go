@@ -49,27 +49,38 @@ const (
 // ErrNoSnapshot says that a machine cannot be kept.
 var ErrNoSnapshot = errors.New("such a machine cannot be kept")
 
+// bootSliceBits is SliceBits for the boot of a machine that is to be kept.
+const bootSliceBits = 20
+
 // snapshotVersion stands for what shapes a snapshot and is not in its key.
 const snapshotVersion = 1
 
 // Keep boots a machine, stops it where its agent would read its job, and keeps
 // it in cacheDir, unless it is there already. Of cfg counts what shapes the
-// machine: Mode, Kernel, Image, CPUs, MemMiB, Levels, Seed, Schedule, SliceBits,
-// Emulator, Append and, for the boot itself, Timeout.
+// machine: Mode, Kernel, Image, CPUs, MemMiB, Levels, Seed, Emulator, Append and,
+// for the boot itself, Timeout. Schedule and SliceBits are for machines that are
+// started from it and have none of their own.
 func Keep(ctx context.Context, cfg Config, cacheDir string) (*Snapshot, error) {
 	if err := cfg.setDefaults(); err != nil {
 		return nil, err
+	}
+	if cfg.SliceBits == NoSlices {
+		return nil, fmt.Errorf("keep vm without slices: %w", ErrNoSnapshot)
 	}
 	if cfg.Mode == Measured || cfg.Nodes > 0 || !cfg.Emulator.Exists() {
 		return nil, fmt.Errorf("keep vm (mode %s, %d nodes, emulator of our own: %v): %w", cfg.Mode, cfg.Nodes, cfg.Emulator.Exists(), ErrNoSnapshot)
 	}
 	cfg.From, cfg.Dir, cfg.JobFiles = nil, "", nil
 	cfg.Job = guestproto.Job{Park: true}
+	s := &Snapshot{cfg: cfg}
+	// Nobody looks for races in the boot, which takes a third less time in
+	// long turns. Jobs set their own.
+	cfg.Schedule, cfg.SliceBits = cfg.Seed, bootSliceBits
 	key, err := cfg.snapshotKey(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Dir: filepath.Join(cacheDir, "snapshots", key), Key: key, cfg: cfg}
+	s.Dir, s.Key = filepath.Join(cacheDir, "snapshots", key), key
 	if build.IsDir(s.Dir) {
 		return s, nil
 	}

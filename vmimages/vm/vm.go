@@ -40,6 +40,7 @@ const (
 	// as a system call. MaxSliceBits is QEMU's limit.
 	DefaultSliceBits = 14
 	MaxSliceBits     = 24
+	NoSlices         = -1
 	// DefaultTimeout ends a machine that has no deadline of its own.
 	DefaultTimeout = 10 * time.Minute
 )
@@ -62,7 +63,9 @@ type Config struct {
 	// Deterministic with Emulator. 0: Seed.
 	Schedule uint64
 	// SliceBits bounds a processor's turn there to less than 2^SliceBits
-	// instructions. 0: DefaultSliceBits.
+	// instructions. 0: DefaultSliceBits. NoSlices, with any emulator: another
+	// one runs only when a timer is due or this one has nothing to do, so that
+	// what an operation costs can be counted.
 	SliceBits int
 	Timeout   time.Duration // of the host's clock; 0: DefaultTimeout
 	// From, if set, is what the machine is started from instead of booting.
@@ -180,7 +183,7 @@ func (cfg *Config) setDefaults() error {
 	if cfg.SliceBits == 0 {
 		cfg.SliceBits = DefaultSliceBits
 	}
-	if cfg.SliceBits < 0 || cfg.SliceBits > MaxSliceBits {
+	if cfg.SliceBits < NoSlices || cfg.SliceBits > MaxSliceBits {
 		return fmt.Errorf("configure vm: slices of %d bits, possible are 1 to %d", cfg.SliceBits, MaxSliceBits)
 	}
 	if !cfg.Mode.Valid() {
@@ -202,7 +205,9 @@ func (cfg *Config) setDefaults() error {
 }
 
 // sliced says whether the interleaving is ours to choose.
-func (cfg *Config) sliced() bool { return cfg.Mode == Deterministic && cfg.Emulator.Exists() }
+func (cfg *Config) sliced() bool {
+	return cfg.Mode == Deterministic && cfg.Emulator.Exists() && cfg.SliceBits != NoSlices
+}
 
 // program is the emulator's.
 func (cfg *Config) program() string {
@@ -253,10 +258,6 @@ func (cfg *Config) features(dir string) []feature {
 	if cfg.sliced() {
 		sliced.bits = cfg.SliceBits
 	}
-	shift := IcountShift
-	if cfg.Kernel.Checks() {
-		shift = IcountShiftChecked
-	}
 	var own ownFirmware
 	if cfg.Emulator.Exists() {
 		own = ownFirmware(cfg.Emulator.Firmware())
@@ -264,7 +265,7 @@ func (cfg *Config) features(dir string) []feature {
 	return []feature{
 		bare{},
 		own,
-		execution{cfg.Mode, cfg.Seed, cfg.Levels, shift},
+		execution{cfg.Mode, cfg.Seed, cfg.Levels, ShiftFor(cfg.Kernel)},
 		sliced,
 		memory(cfg.MemMiB),
 		// The cores of a socket share a cache, which lies in one node only.
@@ -419,7 +420,7 @@ func (cfg *Config) writeFiles(dir string) error {
 		// for the case that we are not there to end the machine.
 		job.DeadlineMS = (cfg.Timeout + time.Minute).Milliseconds()
 	}
-	if cfg.Mode == Deterministic && !cfg.Emulator.Exists() {
+	if cfg.Mode == Deterministic && !cfg.Emulator.Exists() && cfg.SliceBits != NoSlices {
 		job.Timers = max(cfg.Schedule, 1)
 	}
 	if cfg.From != nil {
