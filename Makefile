@@ -96,7 +96,7 @@ test-lib: bootstrap ## the C library, plain and under sanitizers
 	@$(MAKE) -C kernel/libwflp check
 
 .PHONY: test-vm
-test-vm: bootstrap ## boots: runner, agent, determinism, KVM probe (builds the release kernel)
+test-vm: bootstrap ## boots: runner, agent, determinism, our QEMU, KVM probe (builds what is missing)
 	@WFLP_BOOT=1 tools/gotest.sh 'vm tests' -count=1 -timeout=30m -run '^TestBoot' ./vmimages/vm
 
 .PHONY: test-series
