@@ -3,7 +3,6 @@
 package kernel
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -277,38 +276,26 @@ func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error)
 	return Open(dir)
 }
 
-// stage copies the results beside the final name and renames them as a whole.
+// stage keeps what was built.
 func (b *Builder) stage(ctx context.Context, p *plan, obj, dir string) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("make kernel cache: %w", err)
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".stage*")
-	if err != nil {
-		return fmt.Errorf("make kernel cache: %w", err)
-	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return fmt.Errorf("make kernel cache: %w", err)
-	}
-	for from, to := range map[string]string{"vmlinux": "vmlinux.debug", "arch/x86/boot/bzImage": "bzImage", ".config": "config"} {
-		if _, err := output(ctx, "", "cp", filepath.Join(obj, from), filepath.Join(tmp, to)); err != nil {
-			return fmt.Errorf("keep %s: %w", to, err)
+	return build.Stage(dir, func(tmp string) error {
+		for from, to := range map[string]string{"vmlinux": "vmlinux.debug", "arch/x86/boot/bzImage": "bzImage", ".config": "config"} {
+			if _, err := output(ctx, "", "cp", filepath.Join(obj, from), filepath.Join(tmp, to)); err != nil {
+				return fmt.Errorf("keep %s: %w", to, err)
+			}
 		}
-	}
-	if _, err := output(ctx, tmp, "strip", "--strip-all", "-o", "vmlinux", "vmlinux.debug"); err != nil {
-		return fmt.Errorf("strip vmlinux: %w", err)
-	}
-	data, err := json.MarshalIndent(p.manifest, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), append(data, '\n'), 0o644); err != nil {
-		return fmt.Errorf("write manifest: %w", err)
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return fmt.Errorf("keep kernel: %w", err)
-	}
-	return nil
+		if _, err := output(ctx, tmp, "strip", "--strip-all", "-o", "vmlinux", "vmlinux.debug"); err != nil {
+			return fmt.Errorf("strip vmlinux: %w", err)
+		}
+		data, err := json.MarshalIndent(p.manifest, "", "  ")
+		if err != nil {
+			return fmt.Errorf("write manifest: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), append(data, '\n'), 0o644); err != nil {
+			return fmt.Errorf("write manifest: %w", err)
+		}
+		return nil
+	})
 }
 
 // maker runs kbuild for one variant.
@@ -386,35 +373,8 @@ func (m *maker) configure(ctx context.Context, p *plan) error {
 
 // make runs make, keeps its output in the log, and tells how far it is.
 func (m *maker) make(ctx context.Context, args ...string) error {
-	cmd := command(ctx, "", "make", m.args(args...)...)
-	pr, pw := io.Pipe()
-	cmd.Stdout, cmd.Stderr = pw, pw
-	done := make(chan string)
-	go func() { done <- m.follow(pr) }()
-	err := cmd.Run()
-	pw.Close()
-	tail := <-done
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("build kernel %s: %w", m.variant.Name, ctx.Err())
-	}
-	return fmt.Errorf("build kernel %s: make %s: %w\n%s", m.variant.Name, strings.Join(args, " "), err, tail)
-}
-
-func (m *maker) follow(r io.Reader) (tail string) {
-	var last []string
 	objects, said := 0, time.Now()
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		line := sc.Text()
-		fmt.Fprintln(m.log, line)
-		last = append(last, line)
-		if len(last) > 60 {
-			last = last[1:]
-		}
+	err := build.Follow(command(ctx, "", "make", m.args(args...)...), m.log, func(line string) {
 		kind, file, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if kind == "CC" || kind == "AS" {
 			objects++
@@ -424,8 +384,12 @@ func (m *maker) follow(r io.Reader) (tail string) {
 			m.b.logf("kernel %s: %d objects (a cold build has about %d), now %s, %d s",
 				m.variant.Name, objects, m.variant.Objects, strings.TrimSpace(file), int(time.Since(m.start).Seconds()))
 		}
+	})
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("build kernel %s: %w", m.variant.Name, ctx.Err())
+	case err != nil:
+		return fmt.Errorf("build kernel %s: make %s: %w", m.variant.Name, strings.Join(args, " "), err)
 	}
-	// A line too long for the scanner must not block make.
-	io.Copy(m.log, r)
-	return strings.Join(last, "\n")
+	return nil
 }

@@ -7,6 +7,7 @@
 package build
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -71,6 +72,59 @@ func Output(ctx context.Context, dir, name string, args ...string) ([]byte, erro
 		return nil, fmt.Errorf("run %s %s: %w\n%s", name, strings.Join(args, " "), err, LastLines(stderr.String(), 20))
 	}
 	return stdout.Bytes(), nil
+}
+
+// Follow runs a tool, keeps what it says in log, and shows each line to each.
+// The error of a tool that failed carries the last 60 lines.
+func Follow(cmd *exec.Cmd, log io.Writer, each func(line string)) error {
+	pr, pw := io.Pipe()
+	cmd.Stdout, cmd.Stderr = pw, pw
+	done := make(chan []string)
+	go func() {
+		var last []string
+		sc := bufio.NewScanner(pr)
+		sc.Buffer(nil, 1<<20)
+		for sc.Scan() {
+			line := sc.Text()
+			fmt.Fprintln(log, line)
+			if last = append(last, line); len(last) > 60 {
+				last = last[1:]
+			}
+			each(line)
+		}
+		// A line too long for the scanner must not block the tool.
+		io.Copy(log, pr)
+		done <- last
+	}()
+	err := cmd.Run()
+	pw.Close()
+	last := <-done
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, strings.Join(last, "\n"))
+	}
+	return nil
+}
+
+// Stage makes a folder appear with all that fill puts into it, or not at all.
+func Stage(dir string, fill func(tmp string) error) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("make cache: %w", err)
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".stage*")
+	if err != nil {
+		return fmt.Errorf("make cache: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return fmt.Errorf("make cache: %w", err)
+	}
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		return fmt.Errorf("keep %s: %w", filepath.Base(dir), err)
+	}
+	return nil
 }
 
 // LastLines is the end of a text.

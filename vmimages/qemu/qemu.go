@@ -9,7 +9,6 @@
 package qemu
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -276,42 +275,29 @@ func (b *Builder) build(ctx context.Context, m Manifest, src source, series []bu
 	return nil
 }
 
-// stage copies the results beside the final name and renames them as a whole.
+// stage keeps what was built.
 func (b *Builder) stage(ctx context.Context, m Manifest, obj string) error {
-	dir := b.dir(m.Digest)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return fmt.Errorf("make cache of QEMU: %w", err)
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".stage*")
-	if err != nil {
-		return fmt.Errorf("make cache of QEMU: %w", err)
-	}
-	defer os.RemoveAll(tmp)
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return fmt.Errorf("make cache of QEMU: %w", err)
-	}
-	if err := os.Mkdir(filepath.Join(tmp, "share"), 0o755); err != nil {
-		return fmt.Errorf("make cache of QEMU: %w", err)
-	}
-	if _, err := build.Output(ctx, "", "strip", "-o", filepath.Join(tmp, program), filepath.Join(obj, program)); err != nil {
-		return fmt.Errorf("keep QEMU: %w", err)
-	}
-	for _, f := range firmware {
-		copied := filepath.Join(tmp, "share", filepath.Base(f))
-		if _, err := build.Output(ctx, "", "cp", f, copied); err != nil {
-			return fmt.Errorf("keep firmware: %w", err)
+	return build.Stage(b.dir(m.Digest), func(tmp string) error {
+		if err := os.Mkdir(filepath.Join(tmp, "share"), 0o755); err != nil {
+			return fmt.Errorf("keep QEMU: %w", err)
 		}
-		if sum, err := build.SHA256(copied); err != nil || sum != m.Firmware[filepath.Base(f)] {
-			return fmt.Errorf("keep firmware: %s has changed meanwhile (%v)", f, err)
+		if _, err := build.Output(ctx, "", "strip", "-o", filepath.Join(tmp, program), filepath.Join(obj, program)); err != nil {
+			return fmt.Errorf("keep QEMU: %w", err)
 		}
-	}
-	if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), m.json(), 0o644); err != nil {
-		return fmt.Errorf("write manifest of QEMU: %w", err)
-	}
-	if err := os.Rename(tmp, dir); err != nil {
-		return fmt.Errorf("keep QEMU: %w", err)
-	}
-	return nil
+		for _, f := range firmware {
+			copied := filepath.Join(tmp, "share", filepath.Base(f))
+			if _, err := build.Output(ctx, "", "cp", f, copied); err != nil {
+				return fmt.Errorf("keep firmware: %w", err)
+			}
+			if sum, err := build.SHA256(copied); err != nil || sum != m.Firmware[filepath.Base(f)] {
+				return fmt.Errorf("keep firmware: %s has changed meanwhile (%v)", f, err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(tmp, "manifest.json"), m.json(), 0o644); err != nil {
+			return fmt.Errorf("write manifest of QEMU: %w", err)
+		}
+		return nil
+	})
 }
 
 // maker runs the tools of QEMU's build.
@@ -349,41 +335,19 @@ func (mk *maker) run(ctx context.Context, name string, args ...string) error {
 	// Debian's Python has what Debian's meson needs; another one that is
 	// first on somebody's path has not.
 	cmd.Env = append(cmd.Env, "PATH=/usr/bin:/bin:/usr/sbin:/sbin", "PYTHON=/usr/bin/python3")
-	pr, pw := io.Pipe()
-	cmd.Stdout, cmd.Stderr = pw, pw
-	done := make(chan string)
-	go func() { done <- mk.follow(pr) }()
-	err := cmd.Run()
-	pw.Close()
-	tail := <-done
-	if err == nil {
-		return nil
-	}
-	if ctx.Err() != nil {
-		return fmt.Errorf("build QEMU: %w", ctx.Err())
-	}
-	return fmt.Errorf("build QEMU: %s: %w\n%s", filepath.Base(name), err, tail)
-}
-
-func (mk *maker) follow(r io.Reader) (tail string) {
-	var last []string
 	said := time.Now()
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		line := sc.Text()
-		fmt.Fprintln(mk.log, line)
-		last = append(last, line)
-		if len(last) > 40 {
-			last = last[1:]
-		}
+	err := build.Follow(cmd, mk.log, func(line string) {
 		// ninja begins its lines with [done/all].
 		if part, _, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(part, "[") && time.Since(said) >= 10*time.Second {
 			said = time.Now()
 			mk.b.logf("QEMU: step %s, %d s", strings.TrimPrefix(part, "["), int(time.Since(mk.start).Seconds()))
 		}
+	})
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("build QEMU: %w", ctx.Err())
+	case err != nil:
+		return fmt.Errorf("build QEMU: %s: %w", filepath.Base(name), err)
 	}
-	// A line too long for the scanner must not block the tool.
-	io.Copy(mk.log, r)
-	return strings.Join(last, "\n")
+	return nil
 }

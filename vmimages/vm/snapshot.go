@@ -92,28 +92,20 @@ func Keep(ctx context.Context, cfg Config, cacheDir string) (*Snapshot, error) {
 	if build.IsDir(s.Dir) {
 		return s, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o755); err != nil {
-		return nil, fmt.Errorf("keep vm: %w", err)
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(s.Dir), ".keep-*")
-	if err != nil {
-		return nil, fmt.Errorf("keep vm: %w", err)
-	}
-	defer os.RemoveAll(tmp)
 	start := time.Now()
-	if err := cfg.bootAndKeep(ctx, tmp); err != nil {
+	err = build.Stage(s.Dir, func(tmp string) error {
+		if err := cfg.bootAndKeep(ctx, tmp); err != nil {
+			return err
+		}
+		for _, f := range []string{initrdFile, jobFile, framesFile} {
+			os.Remove(filepath.Join(tmp, f))
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.Boot = time.Since(start)
-	for _, f := range []string{initrdFile, jobFile, qmpFile, framesFile} {
-		os.Remove(filepath.Join(tmp, f))
-	}
-	if err := os.Chmod(tmp, 0o755); err != nil {
-		return nil, fmt.Errorf("keep vm: %w", err)
-	}
-	if err := os.Rename(tmp, s.Dir); err != nil {
-		return nil, fmt.Errorf("keep vm: %w", err)
-	}
 	return s, nil
 }
 
