@@ -35,7 +35,7 @@ type machineFlags struct {
 	cpus, mem, nodes, levels    int
 	seed, schedule              uint64
 	sliceBits                   int
-	hostQEMU                    bool
+	hostQEMU, adversarial       bool
 	timeout                     time.Duration
 }
 
@@ -53,6 +53,7 @@ func (m *machineFlags) register(fs *flag.FlagSet, variant string) {
 	fs.Uint64Var(&m.seed, "seed", 1, "seed of the machine and of its programs")
 	fs.Uint64Var(&m.schedule, "schedule", 0, "seed of the interleaving in mode deterministic (default: that of -seed)")
 	fs.IntVar(&m.sliceBits, "slice-bits", 0, fmt.Sprintf("a processor's turn there takes less than 2^this instructions (default %d)", vm.DefaultSliceBits))
+	fs.BoolVar(&m.adversarial, "adversarial-tlb", false, "a TLB with PCID that forgets nothing it may keep, of our own QEMU: shows flushes that are missing")
 	fs.BoolVar(&m.hostQEMU, "host-qemu", false, "use the host's QEMU, not the one of our own")
 	fs.DurationVar(&m.timeout, "timeout", vm.DefaultTimeout, "end the machine after this long")
 }
@@ -127,7 +128,11 @@ func (m *machineFlags) emulator(ctx context.Context, inv *invocation, cfg *vm.Co
 	if err != nil {
 		return err
 	}
-	cfg.Emulator, err = vm.EmulatorFor(ctx, b, cfg.Mode)
+	if cfg.AdversarialTLB = m.adversarial; m.adversarial && cfg.Mode == vm.Fast {
+		cfg.Emulator, err = b.Build(ctx)
+	} else {
+		cfg.Emulator, err = vm.EmulatorFor(ctx, b, cfg.Mode)
+	}
 	return err
 }
 

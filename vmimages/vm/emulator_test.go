@@ -185,7 +185,7 @@ func TestBootTurnsFromOutside(t *testing.T) {
 	defer cancel()
 	sock := filepath.Join(t.TempDir(), "qmp")
 	args := append([]string{"-S", "-nodefaults", "-display", "none", "-m", "16M", "-qmp", "unix:" + sock + ",server=on,wait=off"}, ownFirmware(cfg.Emulator.Firmware()).qemu()...)
-	args = append(args, execution{Deterministic, 1, 4, IcountShift}.qemu()...)
+	args = append(args, execution{Deterministic, 1, 4, IcountShift, plainTLB}.qemu()...)
 	cmd := exec.CommandContext(ctx, cfg.Emulator.Program(), append(args, turns{1 << 63, 9}.qemu()...)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -87,11 +87,34 @@ type execution struct {
 	seed   uint64
 	levels int
 	shift  int // of icount
+	tlb    tlb
+}
+
+// tlb is which TLB the processors have.
+type tlb int
+
+const (
+	hostTLB        tlb = iota // that of the host's QEMU
+	plainTLB                  // the same, of ours
+	adversarialTLB            // see Config.AdversarialTLB
+)
+
+// words are properties of the processor. An emulator of ours has PCID, which
+// changes how the kernel works; it is for those who ask.
+func (t tlb) words() string {
+	switch t {
+	case plainTLB:
+		return ",pcid=off,invpcid=off"
+	case adversarialTLB:
+		return ",adversarial-tlb=on"
+	}
+	return ""
 }
 
 // cpu is a processor with all that its kind has, but for the fifth level of
 // page tables unless that is asked for: kernels that know it would use it.
 func (e execution) cpu(kind string) string {
+	kind += e.tlb.words()
 	if e.levels == 5 {
 		return kind
 	}

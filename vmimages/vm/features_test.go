@@ -16,14 +16,16 @@ func TestFeatures(t *testing.T) {
 		qemu, kernel string
 	}{
 		{bare{}, "-nodefaults -no-user-config -display none -no-reboot", "panic=-1 oops=panic loglevel=5 printk.devkmsg=on nokaslr norandmaps"},
-		{execution{Measured, 7, 4, 4}, "-M pc -accel kvm -cpu host,la57=off", ""},
-		{execution{Fast, 7, 4, 4}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max,la57=off", "tsc=reliable lpj=12000000"},
-		{execution{Fast, 7, 5, 4}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
+		{execution{Measured, 7, 4, 4, hostTLB}, "-M pc -accel kvm -cpu host,la57=off", ""},
+		{execution{Fast, 7, 4, 4, hostTLB}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max,la57=off", "tsc=reliable lpj=12000000"},
+		{execution{Fast, 7, 5, 4, hostTLB}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max", "tsc=reliable lpj=12000000"},
 		{
-			execution{Deterministic, 7, 4, 4},
+			execution{Deterministic, 7, 4, 4, hostTLB},
 			"-M pc -accel tcg,thread=single -icount shift=4,sleep=off -rtc base=2024-01-01T00:00:00,clock=vm -seed 7 -cpu max,la57=off",
 			"tsc_early_khz=1000000 tsc=reliable lpj=4000000",
 		},
+		{execution{Fast, 7, 5, 4, plainTLB}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max,pcid=off,invpcid=off", "tsc=reliable lpj=12000000"},
+		{execution{Fast, 7, 4, 4, adversarialTLB}, "-M pc -accel tcg,thread=multi,tb-size=256 -cpu max,adversarial-tlb=on,la57=off", "tsc=reliable lpj=12000000"},
 		{memory(256), "-m 256M", ""},
 		{processors{n: 64}, "-smp 64", ""},
 		{ownFirmware(""), "", ""},

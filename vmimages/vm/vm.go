@@ -68,6 +68,10 @@ type Config struct {
 	// what an operation costs can be counted.
 	SliceBits int
 	Timeout   time.Duration // of the host's clock; 0: DefaultTimeout
+	// AdversarialTLB gives the processors PCID and a TLB that drops an entry
+	// when the architecture says that it must be gone, and never else: a
+	// flush that is missing shows. Emulated, with Emulator.
+	AdversarialTLB bool
 	// From, if set, is what the machine is started from instead of booting.
 	// What shapes the machine is then From's; of this Config count Job,
 	// JobFiles, Seed, Schedule, SliceBits, Timeout and Dir.
@@ -198,6 +202,9 @@ func (cfg *Config) setDefaults() error {
 	if cfg.Nodes < 0 || cfg.Nodes > MaxNodes || cfg.Nodes > 0 && cfg.MemMiB/cfg.Nodes < 64 {
 		return fmt.Errorf("configure vm: %d nodes with %d MiB, possible are up to %d with 64 each", cfg.Nodes, cfg.MemMiB, MaxNodes)
 	}
+	if cfg.AdversarialTLB && (cfg.Mode == Measured || !cfg.Emulator.Exists()) {
+		return fmt.Errorf("configure vm: the adversarial TLB is part of an emulator of our own, which this machine (mode %s) is not in", cfg.Mode)
+	}
 	if cfg.Levels != 4 && cfg.Levels != 5 {
 		return fmt.Errorf("configure vm: %d levels of page tables, possible are 4 and 5", cfg.Levels)
 	}
@@ -207,6 +214,16 @@ func (cfg *Config) setDefaults() error {
 // sliced says whether the interleaving is ours to choose.
 func (cfg *Config) sliced() bool {
 	return cfg.Mode == Deterministic && cfg.Emulator.Exists() && cfg.SliceBits != NoSlices
+}
+
+func (cfg *Config) tlb() tlb {
+	switch {
+	case cfg.AdversarialTLB:
+		return adversarialTLB
+	case cfg.Emulator.Exists():
+		return plainTLB
+	}
+	return hostTLB
 }
 
 // program is the emulator's.
@@ -265,7 +282,7 @@ func (cfg *Config) features(dir string) []feature {
 	return []feature{
 		bare{},
 		own,
-		execution{cfg.Mode, cfg.Seed, cfg.Levels, ShiftFor(cfg.Kernel)},
+		execution{cfg.Mode, cfg.Seed, cfg.Levels, ShiftFor(cfg.Kernel), cfg.tlb()},
 		sliced,
 		memory(cfg.MemMiB),
 		// The cores of a socket share a cache, which lies in one node only.
