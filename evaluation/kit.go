@@ -95,30 +95,11 @@ func (m Maker) kernel(ctx context.Context, variant string) (kernel.Built, error)
 	return built, nil
 }
 
-// buildPrograms builds the executor and the micro-benchmarks. Two processes may
-// do so at once; make itself would not like that.
+// buildPrograms builds the executor and the micro-benchmarks.
 func buildPrograms(ctx context.Context, root string) ([]vmimages.File, error) {
-	dir := filepath.Join(root, "build", "guest")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("build executor: %w", err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	dir, err := vmimages.Programs(ctx, root, "workloads/executor")
 	if err != nil {
-		return nil, fmt.Errorf("build executor: %w", err)
-	}
-	defer lock.Close() // and with it the lock goes
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return nil, fmt.Errorf("build executor: lock: %w", err)
-	}
-	cmd := exec.CommandContext(ctx, "make", "-s", "-C", filepath.Join(root, "workloads", "executor"), "BUILD="+dir)
-	for _, kv := range os.Environ() {
-		// A make above must not lend this one its job slots or variables.
-		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "MAKE") && name != "MFLAGS" {
-			cmd.Env = append(cmd.Env, kv)
-		}
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build executor: %w\n%s", err, out)
+		return nil, err
 	}
 	return []vmimages.File{
 		{Path: trial.Executor, Host: filepath.Join(dir, "wflp-exec")},

@@ -50,6 +50,14 @@ const (
 	Outcome Kind = "outcome"
 	// Failure: a call of the library failed that must not.
 	Failure Kind = "failure"
+	// Access: memory could be accessed that must not, or could not that must.
+	Access Kind = "access"
+	// Code: a function was not that of the view that its thread was in.
+	Code Kind = "code"
+	// Errno: a system call had a result that the state does not allow.
+	Errno Kind = "errno"
+	// Hang: an operation does not end while nothing else moves.
+	Hang Kind = "hang"
 )
 
 // Violation is one thing that must not be.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command gen makes codec.go and wire.h from the schema of package wire.
+// Command gen makes codec.go and a C header from schema.go in the folder that it
+// is started in; the header is named for the folder, as is the package.
 package main
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/wflp/wflp/workloads/wire/schemagen"
 )
@@ -29,5 +31,9 @@ func run() error {
 	if err := os.WriteFile("codec.go", goSrc, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile("wire.h", header, 0o644)
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Base(dir)+".h", header, 0o644)
 }
