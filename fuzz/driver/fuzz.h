@@ -88,11 +88,6 @@ static inline size_t unit_len(unsigned int area)
 	return area == W(AREA_HUGE) ? W(HUGE_PAGES) * PAGE : PAGE;
 }
 
-static inline size_t word_off(unsigned int unit)
-{
-	return W(WORD_OFF) + 8 * unit;
-}
-
 static inline char *fn_addr(unsigned int fn)
 {
 	return (char *)W(CODE_ADDR) + fn * W(CELL_BYTES);

@@ -307,7 +307,7 @@ static void do_misuse(const struct fuzzwire_op *o, int fd)
 static void do_load(unsigned int area, unsigned int unit)
 {
 	struct fuzzwire_record *r = rec_begin(W(OP_LOAD), area << 8 | unit, -1);
-	char *p = area == W(AREA_CODE) ? fn_addr(unit) : unit_addr(area, unit) + word_off(unit);
+	char *p = area == W(AREA_CODE) ? fn_addr(unit) : unit_addr(area, unit) + W(WORD_OFF);
 	uint64_t val = 0;
 	int ret = probe_load(p, &val);
 
@@ -326,7 +326,7 @@ static void do_store(unsigned int area, unsigned int unit)
 	struct fuzzwire_record *r = rec_begin(W(OP_STORE), area << 8 | unit, -1);
 
 	r->val = word_value();
-	rec_end(r, probe_store(unit_addr(area, unit) + word_off(unit), r->val));
+	rec_end(r, probe_store(unit_addr(area, unit) + W(WORD_OFF), r->val));
 }
 
 static void do_exec(unsigned int fn)
@@ -692,13 +692,13 @@ void op_run(const struct fuzzwire_op *o)
 			return;
 		r = rec_begin(o->kind, where, 1);
 		r->val = word_value();
-		ret = neg(pwrite(R.files[area], &r->val, 8, (off_t)(unit * unit_len(area) + word_off(unit))));
+		ret = neg(pwrite(R.files[area], &r->val, 8, (off_t)(unit * unit_len(area) + W(WORD_OFF))));
 		break;
 	case W(OP_FILE_READ):
 		if (area == W(AREA_CODE))
 			return;
 		r = rec_begin(o->kind, where, 1);
-		ret = neg(pread(R.files[area], &r->val, 8, (off_t)(unit * unit_len(area) + word_off(unit))));
+		ret = neg(pread(R.files[area], &r->val, 8, (off_t)(unit * unit_len(area) + W(WORD_OFF))));
 		break;
 	case W(OP_FORK):
 		r = rec_begin(o->kind, o->a, -1);

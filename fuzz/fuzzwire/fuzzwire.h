@@ -40,7 +40,7 @@
 #define FUZZWIRE_CELLS 16 /* patchable functions, two in each unit of code */
 #define FUZZWIRE_CELL_BYTES 2048
 #define FUZZWIRE_FN_BYTES 6 /* mov $value, %eax; ret */
-#define FUZZWIRE_WORD_OFF 64 /* where in the first page of a unit its word is, and 8 bytes further for each unit */
+#define FUZZWIRE_WORD_OFF 64 /* where in the first page of a unit its word is, the same for all: content moves */
 
 /* BaseValue + n is what function n returns before any patch. */
 #define FUZZWIRE_BASE_VALUE 4096

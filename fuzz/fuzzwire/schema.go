@@ -45,7 +45,7 @@ const (
 	Cells     = 16 // patchable functions, two in each unit of code
 	CellBytes = 2048
 	FnBytes   = 6  // mov $value, %eax; ret
-	WordOff   = 64 // where in the first page of a unit its word is, and 8 bytes further for each unit
+	WordOff   = 64 // where in the first page of a unit its word is, the same for all: content moves
 )
 
 // BaseValue + n is what function n returns before any patch.

@@ -71,6 +71,9 @@ func TestScenariosPass(t *testing.T) {
 		for i, v := range Judge(list, res) {
 			if i < len(res.Steps) {
 				ns += res.Steps[i].DurationNS
+				if d := res.Steps[i].DurationNS; d > 200e6 {
+					t.Logf("seed %d took %d ms", list[i].Seed, d/1e6)
+				}
 			}
 			ops += v.Ops
 			if v.Status == oracle.Pass {
@@ -79,6 +82,9 @@ func TestScenariosPass(t *testing.T) {
 			t.Errorf("seed %d: %s: %s\n%s", list[i].Seed, v.Status, v.Note, model.Title(v))
 			if keep != "" && i < len(res.Steps) {
 				for _, b := range res.Steps[i].Files {
+					if text, err := model.Timeline(b); err == nil {
+						_ = os.WriteFile(filepath.Join(keep, strconv.FormatUint(list[i].Seed, 10)+".txt"), []byte(text), 0o644)
+					}
 					_ = os.WriteFile(filepath.Join(keep, strconv.FormatUint(list[i].Seed, 10)+".trace"), b, 0o644)
 				}
 			}
