@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,7 +63,7 @@ func TestScenariosPass(t *testing.T) {
 		job, jobFiles := Job(list)
 		res, err := vm.Run(t.Context(), vm.Config{
 			Mode: mode, Kernel: built, Image: image, Job: job, JobFiles: jobFiles,
-			Seed: uint64(first), Timeout: 8 * time.Minute,
+			Seed: uint64(first), Timeout: 8 * time.Minute, Append: strings.Fields(os.Getenv("WFLP_FUZZ_APPEND")),
 		}, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -538,6 +538,9 @@ func (m *model) possible(r *rec) (may []int32, known bool) {
 	default:
 		return nil, false
 	}
+	if kind == w.OpPoll && r.Unit > 0 { // it waits, and signals are among the operations
+		allow(eINTR)
+	}
 	vs, none := m.descriptor(r.p, r.FD, r.span, r.n, asks{})
 	if none {
 		allow(m.withoutView(r, variant)...)
