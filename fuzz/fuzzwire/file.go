@@ -3,6 +3,7 @@
 package fuzzwire
 
 import (
+	_ "embed" // for Header
 	"fmt"
 )
 
@@ -124,3 +125,8 @@ func DecodeTrace(b []byte) (*Trace, error) {
 	}
 	return t, nil
 }
+
+// Header is the C header, for programs that are made of the driver's sources.
+//
+//go:embed fuzzwire.h
+var Header []byte

@@ -286,7 +286,8 @@ _Static_assert(offsetof(struct fuzzwire_trace_header, coverage) == 256, "offset"
 #define FUZZWIRE_COUNTER_TABLES 0 /* pages of page tables */
 #define FUZZWIRE_COUNTER_ANON 1 /* anonymous pages */
 #define FUZZWIRE_COUNTER_FILES 2
-#define FUZZWIRE_COUNTER_VIEWS 3 /* at the end: views, threads in views */
+#define FUZZWIRE_COUNTER_SET_UP 4 /* not counts but ns, two each: to set up, for the lists */
+#define FUZZWIRE_COUNTER_FINAL 5 /* for the last look, in all */
 
 /* Stream is what one list recorded. */
 struct fuzzwire_stream {

@@ -274,7 +274,8 @@ const (
 	CounterTables = 0 // pages of page tables
 	CounterAnon   = 1 // anonymous pages
 	CounterFiles  = 2
-	CounterViews  = 3 // at the end: views, threads in views
+	CounterSetUp  = 4 // not counts but ns, two each: to set up, for the lists
+	CounterFinal  = 5 // for the last look, in all
 )
 
 // Stream is what one list recorded.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wflp/wflp/fuzz/fuzzwire"
 	"github.com/wflp/wflp/fuzz/model"
 	"github.com/wflp/wflp/fuzz/oracle"
 	"github.com/wflp/wflp/fuzz/scenario"
@@ -69,6 +70,7 @@ func TestScenariosPass(t *testing.T) {
 			t.Fatal(err)
 		}
 		ns, ops := int64(0), 0
+		var times [4]uint64
 		for i, v := range Judge(list, res) {
 			if i < len(res.Steps) {
 				ns += res.Steps[i].DurationNS
@@ -77,6 +79,11 @@ func TestScenariosPass(t *testing.T) {
 				}
 			}
 			ops += v.Ops
+			if tr, err := fuzzwire.DecodeTrace(RunOf(list[i], res, i).Trace); err == nil {
+				for j := range times {
+					times[j] += tr.Counters[2*fuzzwire.CounterSetUp+j] / uint64(len(list)) / 1000
+				}
+			}
 			if v.Status == oracle.Pass {
 				continue
 			}
@@ -90,6 +97,7 @@ func TestScenariosPass(t *testing.T) {
 				}
 			}
 		}
+		t.Logf("µs to set up, for lists, for the last look, in all: %v", times)
 		t.Logf("seeds %d to %d: %d operations, %.1f ms of guest time each, %v in all, machine %s", first, first+len(list)-1,
 			ops, float64(ns)/1e6/float64(len(list)), res.Duration.Round(time.Millisecond), res.End)
 	}

@@ -4,6 +4,9 @@ package scenario
 
 import (
 	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"reflect"
 	"testing"
 
@@ -138,5 +141,33 @@ func TestValidateRefuses(t *testing.T) {
 		if s.Validate() == nil {
 			t.Errorf("%s: taken for valid", name)
 		}
+	}
+}
+
+// The reproducer is a program, and runs to its end also where there are no views.
+func TestC(t *testing.T) {
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler")
+	}
+	src, err := Generate(5, Knobs{}).C()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	path, bin := filepath.Join(dir, "reproducer.c"), filepath.Join(dir, "reproducer")
+	if err := os.WriteFile(path, src, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(cc, "-O2", "-static", "-no-pie", "-mno-red-zone", "-pthread", "-Wall", "-Wextra", "-Werror", "-o", bin, path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command(bin, filepath.Join(dir, "trace")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "trace")); err != nil {
+		t.Fatal(err)
+	} else if tr, err := w.DecodeTrace(b); err != nil || tr.End != w.EndComplete || tr.Seed != 5 {
+		t.Fatalf("trace: %v", err)
 	}
 }

@@ -26,7 +26,7 @@ const root = "../.."
 // the layers below its own, and nothing else of this module.
 var layers = [][]string{
 	{"analysis/record", "analysis/stats", "internal/build", "kernel/mmview", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
-	{"fuzz/fuzzwire", "kernel", "plots", "vmimages", "vmimages/agent", "vmimages/qemu", "workloads/wire", "workloads/wire/gen"},
+	{"fuzz/driver", "fuzz/fuzzwire", "kernel", "plots", "vmimages", "vmimages/agent", "vmimages/qemu", "workloads/wire", "workloads/wire/gen"},
 	{"fuzz/oracle", "fuzz/scenario", "vmimages/vm", "workloads/code"},
 	{"analysis/report", "fuzz/conform", "fuzz/model", "workloads/trial"},
 	{"evaluation", "fuzz/guest"},
@@ -48,7 +48,8 @@ var confined = map[string][]string{
 	"workloads":           {},
 	"fuzz/conform":        {"kernel", "vmimages", "vmimages/guestproto", "vmimages/vm"},
 	"fuzz/oracle":         {"workloads", "workloads/wire"},
-	"fuzz/scenario":       {"fuzz/fuzzwire"},
+	"fuzz/driver":         {},
+	"fuzz/scenario":       {"fuzz/driver", "fuzz/fuzzwire"},
 	"fuzz/model":          {"fuzz/fuzzwire", "fuzz/oracle", "fuzz/scenario"},
 }
 

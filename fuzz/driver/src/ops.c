@@ -19,33 +19,29 @@
 #include <time.h>
 
 #include "fuzz.h"
-#include "wflp/mm_view.h"
-
-#ifndef PR_MM_VIEW
-#define PR_MM_VIEW 0x6d6d7677
-#endif
+#include "view.h"
 
 /* ---- calls ---- */
 
 static long ctl(int fd, unsigned int op, void *arg, size_t size, bool by_prctl)
 {
 	if (by_prctl)
-		return neg(prctl(PR_MM_VIEW, op, (unsigned long)fd, (unsigned long)arg, size));
-	return neg(syscall(__NR_mm_view_ctl, fd, op, arg, size));
+		return neg(prctl(PR_VIEW, op, (unsigned long)fd, (unsigned long)arg, size));
+	return neg(syscall(NR_VIEW_CTL, fd, op, arg, size));
 }
 
 static long create(unsigned int flags, bool by_prctl)
 {
 	if (by_prctl)
-		return neg(prctl(PR_MM_VIEW, MM_VIEW_CREATE, (unsigned long)flags, 0, 0));
-	return neg(syscall(__NR_mm_view_create, flags));
+		return neg(prctl(PR_VIEW, VIEW_CREATE, (unsigned long)flags, 0, 0));
+	return neg(syscall(NR_VIEW_CREATE, flags));
 }
 
 static long enter(int fd, unsigned int flags, bool by_prctl)
 {
 	if (by_prctl)
-		return neg(prctl(PR_MM_VIEW, MM_VIEW_ENTER, (unsigned long)fd, (unsigned long)flags, 0));
-	return neg(syscall(__NR_mm_view_enter, fd, flags));
+		return neg(prctl(PR_VIEW, VIEW_ENTER, (unsigned long)fd, (unsigned long)flags, 0));
+	return neg(syscall(NR_VIEW_ENTER, fd, flags));
 }
 
 static int fd_of(unsigned int slot)
@@ -134,14 +130,14 @@ static void fail_disarm(struct fuzzwire_record *r)
 static void do_create(const struct fuzzwire_op *o)
 {
 	struct fuzzwire_record *r = rec_begin(W(OP_CREATE), 0, -1);
-	struct mm_view_stat st = { 0 };
+	struct view_stat st = { 0 };
 	long fd, up;
 
 	fail_arm();
 	fd = create(o->b, o->e & 1);
 	fail_disarm(r);
 	if (fd >= 0) {
-		if (!ctl((int)fd, MM_VIEW_STAT, &st, sizeof(st), false))
+		if (!ctl((int)fd, VIEW_STAT, &st, sizeof(st), false))
 			r->val = st.id;
 		up = neg(fcntl((int)fd, F_DUPFD_CLOEXEC, W(FIRST_FD)));
 		close((int)fd);
@@ -157,7 +153,7 @@ static void do_pull(const struct fuzzwire_op *o, int fd)
 {
 	struct fuzzwire_record *r;
 	uint32_t tids[32] = { 0 }, group = (o->c & 3u) << 1;
-	struct mm_view_pull who = { .mask = 1, .value = 1 };
+	struct view_pull who = { .mask = 1, .value = 1 };
 	size_t size = 0;
 	long ret;
 
@@ -174,7 +170,7 @@ static void do_pull(const struct fuzzwire_op *o, int fd)
 	}
 	r = rec_begin(W(OP_PULL), size ? o->b | who.mask << 4 | who.value << 8 : 0, fd);
 	fail_arm();
-	ret = ctl(fd, MM_VIEW_PULL, size ? &who : NULL, size, o->e & 1);
+	ret = ctl(fd, VIEW_PULL, size ? &who : NULL, size, o->e & 1);
 	fail_disarm(r);
 	/* Lists by bit: whose threads were told of. */
 	if (ret >= 0 && o->b == W(PULL_TIDS)) {
@@ -225,8 +221,8 @@ static void do_misuse(const struct fuzzwire_op *o, int fd)
 {
 	unsigned char buf[FUZZWIRE_FN_BYTES];
 	struct fuzzwire_record *r;
-	struct mm_view_stat st;
-	struct mm_view_pull who = { .mask = 2, .value = 2 };
+	struct view_stat st;
+	struct view_pull who = { .mask = 2, .value = 2 };
 	char *code = fn_addr(0), *bad = (char *)W(ARENA_ADDR);
 	long ret = 0;
 	void *p;
@@ -254,34 +250,34 @@ static void do_misuse(const struct fuzzwire_op *o, int fd)
 		ret = neg(pwrite(fd, buf, sizeof(buf), (off_t)p));
 		break;
 	case W(MISUSE_STAT_SIZE):
-		ret = ctl(fd, MM_VIEW_STAT, &st, 0, o->e & 1);
+		ret = ctl(fd, VIEW_STAT, &st, 0, o->e & 1);
 		break;
 	case W(MISUSE_STAT_HUGE):
-		ret = ctl(fd, MM_VIEW_STAT, &st, PAGE + 1, o->e & 1);
+		ret = ctl(fd, VIEW_STAT, &st, PAGE + 1, o->e & 1);
 		break;
 	case W(MISUSE_STAT_BUFFER):
-		ret = ctl(fd, MM_VIEW_STAT, bad, sizeof(st), o->e & 1);
+		ret = ctl(fd, VIEW_STAT, bad, sizeof(st), o->e & 1);
 		break;
 	case W(MISUSE_OP):
 		ret = ctl(fd, 77, NULL, 0, o->e & 1);
 		break;
 	case W(MISUSE_SEAL_ARG):
-		ret = ctl(fd, MM_VIEW_SEAL, &st, 8, o->e & 1);
+		ret = ctl(fd, VIEW_SEAL, &st, 8, o->e & 1);
 		break;
 	case W(MISUSE_PULL_MASK):
-		ret = ctl(fd, MM_VIEW_PULL, &who, 8, o->e & 1);
+		ret = ctl(fd, VIEW_PULL, &who, 8, o->e & 1);
 		break;
 	case W(MISUSE_PULL_SIZE):
-		ret = ctl(fd, MM_VIEW_PULL, &who, 12, o->e & 1);
+		ret = ctl(fd, VIEW_PULL, &who, 12, o->e & 1);
 		break;
 	case W(MISUSE_REGISTER_ODD):
-		ret = ctl(-1, MM_VIEW_REGISTER, (char *)&self->word + 1, 4, o->e & 1);
+		ret = ctl(-1, VIEW_REGISTER, (char *)&self->word + 1, 4, o->e & 1);
 		break;
 	case W(MISUSE_REGISTER_SIZE):
-		ret = ctl(-1, MM_VIEW_REGISTER, &self->word, 8, o->e & 1);
+		ret = ctl(-1, VIEW_REGISTER, &self->word, 8, o->e & 1);
 		break;
 	case W(MISUSE_REGISTER_FD):
-		ret = ctl(R.other, MM_VIEW_REGISTER, &self->word, 4, o->e & 1);
+		ret = ctl(R.other, VIEW_REGISTER, &self->word, 4, o->e & 1);
 		break;
 	case W(MISUSE_READ_BUFFER):
 		ret = neg(pread(fd, bad, sizeof(buf), (off_t)code));
@@ -369,7 +365,7 @@ static void do_sleep(const struct fuzzwire_op *o)
 		break;
 	}
 	if (o->c)
-		__atomic_store_n(&self->word, MM_VIEW_WORD_ONLINE, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&self->word, WORD_ONLINE, __ATOMIC_SEQ_CST);
 	rec_end(r, ret);
 }
 
@@ -563,7 +559,7 @@ void op_run(const struct fuzzwire_op *o)
 	case W(OP_SEAL):
 		r = rec_begin(o->kind, 0, fd);
 		fail_arm();
-		ret = ctl(fd, MM_VIEW_SEAL, NULL, 0, by_prctl);
+		ret = ctl(fd, VIEW_SEAL, NULL, 0, by_prctl);
 		break;
 	case W(OP_ENTER):
 		r = rec_begin(o->kind, o->b, fd);
@@ -571,18 +567,18 @@ void op_run(const struct fuzzwire_op *o)
 		break;
 	case W(OP_RETIRE):
 		r = rec_begin(o->kind, 0, fd);
-		ret = ctl(fd, MM_VIEW_RETIRE, NULL, 0, by_prctl);
+		ret = ctl(fd, VIEW_RETIRE, NULL, 0, by_prctl);
 		break;
 	case W(OP_REBASE):
 		r = rec_begin(o->kind, 0, fd);
 		fail_arm();
-		ret = ctl(fd, MM_VIEW_REBASE, NULL, 0, by_prctl);
+		ret = ctl(fd, VIEW_REBASE, NULL, 0, by_prctl);
 		break;
 	case W(OP_STAT): {
-		struct mm_view_stat st = { 0 };
+		struct view_stat st = { 0 };
 
 		r = rec_begin(o->kind, 0, fd);
-		ret = ctl(fd, MM_VIEW_STAT, &st, sizeof(st), by_prctl);
+		ret = ctl(fd, VIEW_STAT, &st, sizeof(st), by_prctl);
 		r->val = st.id | (uint64_t)st.flags << 32 | (uint64_t)st.private_pages << 40;
 		r->ext = st.threads | (uint64_t)st.views << 16 | (uint64_t)st.threads_in_views << 32;
 		break;
@@ -596,7 +592,7 @@ void op_run(const struct fuzzwire_op *o)
 		return;
 	case W(OP_REGISTER):
 		r = rec_begin(o->kind, o->a & 1, -1);
-		ret = ctl(-1, MM_VIEW_REGISTER, o->a & 1 ? &self->word : NULL, o->a & 1 ? 4 : 0, by_prctl);
+		ret = ctl(-1, VIEW_REGISTER, o->a & 1 ? &self->word : NULL, o->a & 1 ? 4 : 0, by_prctl);
 		break;
 	case W(OP_CLOSE):
 		if (o->a < W(SLOTS)) {
@@ -804,7 +800,7 @@ static void look_at_all(bool data)
 void op_final(void)
 {
 	struct fuzzwire_record *r;
-	struct mm_view_stat st;
+	struct view_stat st;
 	uint64_t until;
 	long ret;
 
@@ -830,7 +826,7 @@ void op_final(void)
 	until = now_ns() + 2000000000ull;
 	do {
 		memset(&st, 0, sizeof(st));
-		ret = ctl(-1, MM_VIEW_STAT, &st, sizeof(st), false);
+		ret = ctl(-1, VIEW_STAT, &st, sizeof(st), false);
 		if (ret || !(st.views || st.threads_in_views))
 			break;
 		usleep(200);

@@ -27,7 +27,7 @@
 #include <time.h>
 
 #include "fuzz.h"
-#include "wflp/mm_view.h"
+#include "view.h"
 
 struct run R;
 __thread struct self *self;
@@ -284,6 +284,7 @@ static void set_up(void)
 
 static int subject(void)
 {
+	uint64_t *times = &R.trace->counters[2 * W(COUNTER_SET_UP)], from = now_ns();
 	struct fuzzwire_record *r;
 	int status;
 
@@ -301,21 +302,24 @@ static int subject(void)
 		if (start(i))
 			die("start thread");
 	}
+	times[0] = now_ns() - from;
 	/* Nobody is held up by the thread that waits: it says that it may be moved. */
 	r = rec_begin(W(OP_REGISTER), 1, -1);
-	rec_end(r, neg(syscall(__NR_mm_view_ctl, -1, MM_VIEW_REGISTER, &self->word, 4)));
+	rec_end(r, neg(syscall(NR_VIEW_CTL, -1, VIEW_REGISTER, &self->word, 4)));
 	r = rec_begin(W(OP_SLEEP), 0, -1);
 	r->flags = FUZZWIRE_FLAG_OFFLINE;
-	__atomic_store_n(&self->word, MM_VIEW_WORD_OFFLINE, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&self->word, WORD_OFFLINE, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&R.shared->go, 1, __ATOMIC_SEQ_CST);
 	syscall(SYS_futex, &R.shared->go, FUTEX_WAKE, 1000, NULL, NULL, 0);
 	join_all();
 	while (waitpid(-1, &status, __WALL) > 0 || errno == EINTR)
 		if (status)
 			__atomic_add_fetch(&R.trace->children, 1, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&self->word, MM_VIEW_WORD_ONLINE, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&self->word, WORD_ONLINE, __ATOMIC_SEQ_CST);
 	rec_end(r, 0);
+	times[1] = now_ns() - from - times[0];
 	op_final();
+	times[2] = now_ns() - from - times[0] - times[1];
 	return 0;
 }
 
@@ -353,26 +357,51 @@ static void count(int when)
 	R.trace->counters[2 * W(COUNTER_ANON) + when] = proc_number("/proc/vmstat", "nr_anon_pages");
 }
 
-static void load_scenario(const char *path)
+#ifdef FUZZ_REPRODUCER
+/* The program that is made of one scenario has it in itself. */
+extern const unsigned char fuzz_scenario[];
+extern const size_t fuzz_scenario_len;
+
+static const void *read_scenario(const char *path, size_t *len)
 {
-	const struct fuzzwire_scenario_header *h;
+	(void)path;
+	*len = fuzz_scenario_len;
+	return fuzz_scenario;
+}
+#else
+static const void *read_scenario(const char *path, size_t *len)
+{
 	struct stat st;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t ops;
+	void *p;
 
 	if (fd < 0 || fstat(fd, &st))
 		usage("cannot open the scenario");
-	if ((size_t)st.st_size < sizeof(*h))
+	*len = (size_t)st.st_size;
+	if (!*len)
 		usage("the scenario is too short");
-	h = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	if (h == MAP_FAILED)
+	p = mmap(NULL, *len, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (p == MAP_FAILED)
 		die("map scenario");
 	close(fd);
+	return p;
+}
+#endif
+
+static void load_scenario(const char *path)
+{
+	const struct fuzzwire_scenario_header *h;
+	uint64_t ops;
+	size_t len;
+
+	h = read_scenario(path, &len);
+	if (len < sizeof(*h))
+		usage("the scenario is too short");
 	if (h->magic != W(MAGIC_SCENARIO) || h->version != W(VERSION))
 		usage("not a scenario of this version");
 	if (h->lists.count > W(MAX_LISTS) ||
-	    h->lists.off + h->lists.count * sizeof(*R.lists) > (uint64_t)st.st_size ||
-	    h->ops.off + h->ops.count * sizeof(*R.ops) > (uint64_t)st.st_size)
+	    h->lists.off + h->lists.count * sizeof(*R.lists) > len ||
+	    h->ops.off + h->ops.count * sizeof(*R.ops) > len)
 		usage("the scenario's tables are not in it");
 	R.scenario = h;
 	R.lists = (const void *)((const char *)h + h->lists.off);
@@ -495,12 +524,21 @@ int main(int argc, char **argv)
 	struct rlimit memlock = { RLIM_INFINITY, RLIM_INFINITY };
 	int status = 0, end = W(END_COMPLETE), pidfd;
 	unsigned int still = 0, ticks = 0;
+	uint64_t from = now_ns();
 	pid_t pid;
 
 	if (argc == 2 && !strcmp(argv[1], "-nothing"))
 		return 0;
+#ifdef FUZZ_REPRODUCER
+	static char *own[] = { NULL, NULL, (char *)"/tmp/reproducer.trace" };
+
+	if (argc > 1)
+		own[2] = argv[1];
+	argv = own;
+#else
 	if (argc != 3)
 		usage("usage: wflp-fuzz SCENARIO TRACE");
+#endif
 	load_scenario(argv[1]);
 	make_trace(argv[2]);
 	R.shared = mmap(NULL, sizeof(*R.shared), PROT_READ | PROT_WRITE,
@@ -513,7 +551,7 @@ int main(int argc, char **argv)
 			die("map coverage");
 	}
 	setrlimit(RLIMIT_MEMLOCK, &memlock);
-	R.trace->has_views = neg(syscall(__NR_mm_view_create, ~0u)) == -EINVAL;
+	R.trace->has_views = neg(syscall(NR_VIEW_CREATE, ~0u)) == -EINVAL;
 	count(0);
 	pid = fork();
 	if (pid < 0)
@@ -562,6 +600,7 @@ int main(int argc, char **argv)
 	R.trace->status = status;
 	R.trace->stamps = R.shared->stamp;
 	R.trace->end = (uint32_t)end;
+	R.trace->counters[2 * W(COUNTER_FINAL) + 1] = now_ns() - from;
 	append(argv[2], threads, nthreads);
 	return end;
 }
