@@ -129,7 +129,8 @@
 #define FUZZWIRE_SLEEP_NANO 0
 #define FUZZWIRE_SLEEP_FUTEX 1
 #define FUZZWIRE_SLEEP_POLL 2
-#define FUZZWIRE_SLEEP_KINDS 3
+#define FUZZWIRE_SLEEP_SPIN 3 /* awake */
+#define FUZZWIRE_SLEEP_KINDS 4
 
 /* Misuse of the interface. */
 #define FUZZWIRE_MISUSE_WRITE_DATA 0 /* pwrite to memory that is writable, or not code */

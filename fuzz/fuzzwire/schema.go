@@ -148,7 +148,8 @@ const (
 	SleepNano  = 0
 	SleepFutex = 1
 	SleepPoll  = 2
-	SleepKinds = 3
+	SleepSpin  = 3 // awake
+	SleepKinds = 4
 )
 
 // Misuse of the interface.

@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"math"
+	"slices"
 
 	fuzz "github.com/google/gofuzz"
 
@@ -88,8 +89,47 @@ func (g *gen) place(code bool) (area, unit, count uint16) {
 		area = w.AreaCode
 		return area, uint16(g.Intn((g.fns + 1) / 2)), uint16(g.size(2))
 	}
+	switch {
+	case area == w.AreaHuge && g.one(2): // 2 MiB, where whole tables move and go
+		return area, uint16(8 * g.Intn(2)), 8
+	case g.one(6): // all, so that tables go with it
+		return area, 0, w.Units
+	}
 	unit = uint16(g.unit + g.Intn(g.units))
 	return area, unit, uint16(g.size(4))
+}
+
+// whole takes all of an area away, and its tables, and brings some of it back.
+func (g *gen) whole() []Op {
+	a := g.areas[g.Intn(len(g.areas))]
+	u, n := uint16(0), uint16(w.Units)
+	if a == w.AreaHuge && g.one(2) {
+		u, n = uint16(8*g.Intn(2)), 8
+	}
+	from := uint16(g.unit)
+	out := []Op{{Kind: w.OpMunmap, A: a, B: u, C: n}}
+	if g.one(3) {
+		out = append(out, Op{Kind: w.OpLoad, A: a, B: from, C: 1})
+	}
+	out = append(out, Op{Kind: w.OpMmap, A: a, B: u, C: n, D: uint16(g.Intn(w.MapKinds)), E: w.ProtRW})
+	return append(out, Op{Kind: w.OpStore, A: a, B: from, C: uint16(g.size(4))})
+}
+
+// huge makes huge pages and small ones of each other.
+func (g *gen) huge() []Op {
+	u := uint16(8 * g.Intn(2))
+	advice := []uint16{14, 25, 25, 4, 15}[g.Intn(5)]
+	out := []Op{{Kind: w.OpMadvise, A: w.AreaHuge, B: u, C: 8, D: advice}}
+	switch g.Intn(4) {
+	case 0:
+		out = append(out, Op{Kind: w.OpMprotect, A: w.AreaHuge, B: u + uint16(g.Intn(8)), C: 1, D: w.ProtR},
+			Op{Kind: w.OpMprotect, A: w.AreaHuge, B: u, C: 8, D: w.ProtRW})
+	case 1:
+		out = append(out, Op{Kind: w.OpMremap, A: w.AreaHuge, B: u, C: 8, D: w.AreaHuge, E: 8 - u},
+			Op{Kind: w.OpMmap, A: w.AreaHuge, B: u, C: 8, D: w.MapAnon, E: w.ProtRW})
+	}
+	return append(out, Op{Kind: w.OpStore, A: w.AreaHuge, B: u + uint16(g.Intn(8)), C: uint16(g.size(4))},
+		Op{Kind: w.OpLoad, A: w.AreaHuge, B: u, C: 8})
 }
 
 func op(k Kind, a, b, c, d, e uint16) []Op { return []Op{{k, a, b, c, d, e}} }
@@ -131,6 +171,8 @@ var allKinds = []struct {
 	{w.OpStore, 8, func(g *gen) []Op { a, u, c := g.place(false); return op(w.OpStore, a, u, c, 0, 0) }},
 	{w.OpExec, 10, func(g *gen) []Op { return op(w.OpExec, 0, g.fn(), uint16(g.size(4)), 0, 0) }},
 	{w.OpMmap, 4, (*gen).remap},
+	{w.OpMunmap, 1, (*gen).whole},
+	{w.OpMadvise, 1, (*gen).huge},
 	{w.OpMunmap, 2, func(g *gen) []Op { a, u, c := g.place(true); return op(w.OpMunmap, a, u, c, 0, 0) }},
 	{w.OpMprotect, 3, (*gen).protect},
 	{w.OpMremap, 2, func(g *gen) []Op {
@@ -151,6 +193,7 @@ var allKinds = []struct {
 	{w.OpSpawn, 1, func(g *gen) []Op { return op(w.OpSpawn, g.list(), 0, 0, 0, 0) }},
 	{w.OpVfork, 1, func(g *gen) []Op { return op(w.OpVfork, uint16(g.Intn(2)), 0, 0, 0, 0) }},
 	{w.OpSleep, 4, (*gen).sleep},
+	{w.OpSleep, 3, (*gen).flicker},
 	{w.OpSignal, 1, func(g *gen) []Op { return op(w.OpSignal, uint16(g.Intn(g.lists)), 0, 0, 0, 0) }},
 	{w.OpMeet, 2, func(g *gen) []Op { return op(w.OpMeet, uint16(g.Intn(4)), uint16(g.in(2, 4)), 0, 0, 0) }},
 	{w.OpYield, 1, func(*gen) []Op { return op(w.OpYield, 0, 0, 0, 0, 0) }},
@@ -268,8 +311,28 @@ func (g *gen) protect() []Op {
 }
 
 func (g *gen) sleep() []Op {
-	us := uint16(g.size(600))
+	us := uint16(g.size(300))
 	return op(w.OpSleep, us, uint16(g.Intn(w.SleepKinds)), uint16(min(g.Intn(4), 1)), uint16(g.Intn(4)), 0)
+}
+
+// flicker goes offline and online often, awake and asleep, and looks where it is.
+func (g *gen) flicker() []Op {
+	out := op(w.OpRegister, 1, 0, 0, 0, 0)
+	fn := g.fn()
+	for range g.in(1, 6) {
+		how := uint16(g.Intn(w.SleepKinds))
+		us := uint16(g.size(60))
+		if g.one(2) {
+			how, us = w.SleepSpin, uint16(g.size(199))
+		}
+		out = append(out, Op{Kind: w.OpSleep, A: us, B: how, C: 1},
+			Op{Kind: w.OpExec, B: fn, C: 1})
+		if g.one(3) { // asleep, and not to be moved
+			out = append(out, Op{Kind: w.OpSleep, A: uint16(g.size(60)), B: uint16(g.Intn(w.SleepSpin))},
+				Op{Kind: w.OpExec, B: fn, C: 1})
+		}
+	}
+	return out
 }
 
 func (g *gen) fail() []Op {
@@ -367,6 +430,19 @@ func Generate(seed uint64, k Knobs) *Scenario {
 			l.Ops = append(l.Ops, g.step()...)
 		}
 		s.Lists = append(s.Lists, l)
+	}
+	// What no operation names would never run.
+	for i := threads; i < g.lists; i++ {
+		kind := Kind(w.OpSpawn)
+		if g.one(3) {
+			kind = w.OpFork
+		}
+		if k.Allow == nil || k.Allow(kind) {
+			l := &s.Lists[g.Intn(i)]
+			at := g.Intn(len(l.Ops) + 1)
+			l.Ops = slices.Insert(l.Ops, at, Op{Kind: kind, A: uint16(i)})
+		}
+		s.Lists[i].Ops = append([]Op{{Kind: w.OpExec, B: g.fn(), C: uint16(g.size(4))}}, s.Lists[i].Ops...)
 	}
 	// Some views to start with, made by whoever comes first.
 	s.Lists[0].Ops = append(g.patch(), s.Lists[0].Ops...)
