@@ -64,6 +64,13 @@ kernel-patches: build ## write the commits in TREE to kernel/patches
 qemu: build ## build the emulator of our own
 	@$(WFLP) qemu build
 
+##@ Trying to break it
+
+# Again: as much more. FLAGS are those of `wflp fuzz run`.
+.PHONY: fuzz
+fuzz: build ## a fuzzing campaign of ten minutes, or TIME, in out/fuzz
+	@$(WFLP) fuzz run -out out/fuzz -more $(or $(TIME),10m) $(FLAGS)
+
 ##@ Working on it
 
 .PHONY: build

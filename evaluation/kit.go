@@ -61,7 +61,7 @@ func (k *Kit) EmulatorFor(mode vm.Mode) (emulator qemu.Built, sliceBits int) {
 func (m Maker) Make(ctx context.Context, variants []string) (*Kit, error) {
 	k := &Kit{Kernels: map[string]kernel.Built{}}
 	for _, v := range variants {
-		built, err := m.kernel(ctx, v)
+		built, err := m.Kernel(ctx, v)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,8 @@ func (m Maker) Make(ctx context.Context, variants []string) (*Kit, error) {
 	return k, nil
 }
 
-func (m Maker) kernel(ctx context.Context, variant string) (kernel.Built, error) {
+// Kernel builds the kernel of a variant, where it is missing.
+func (m Maker) Kernel(ctx context.Context, variant string) (kernel.Built, error) {
 	dir, ok := m.Kernels[variant]
 	if !ok {
 		return m.Builder.Build(ctx, variant)

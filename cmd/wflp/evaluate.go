@@ -90,7 +90,7 @@ func runEvaluate(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	if len(found) > 0 {
-		return finding(fmt.Errorf("%d violations and complaints; specs, traces and consoles are in %s", len(found), filepath.Join(c.Out, "evidence")))
+		return findingError(fmt.Errorf("%d violations and complaints; specs, traces and consoles are in %s", len(found), filepath.Join(c.Out, "evidence")))
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func usagef(format string, args ...any) error {
 	return &codeError{exitUsage, fmt.Errorf(format, args...)}
 }
 
-func finding(err error) error { return &codeError{exitFinding, err} }
+func findingError(err error) error { return &codeError{exitFinding, err} }
 
 func bootError(err error) error { return &codeError{exitBoot, err} }
 

@@ -79,7 +79,7 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 		steps[i].Dir, steps[i].TimeoutMS, steps[i].Stream = "/tmp", limit.Milliseconds(), true
 	}
 	if len(steps) == 0 {
-		return finding(errors.New("run selftests: there are none that match"))
+		return findingError(errors.New("run selftests: there are none that match"))
 	}
 	if mf.timeout == vm.DefaultTimeout {
 		mf.timeout = time.Hour

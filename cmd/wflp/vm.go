@@ -244,7 +244,7 @@ func vmExit(inv *invocation, dir string, res *vm.Result) error {
 		fmt.Fprintf(inv.stderr, "wflp vm: the command was ended by %s\n", s.Signal)
 		return silentExit(128 + signalNumber(s.Signal))
 	case s.ExitCode == 0 && len(res.Complaints) > 0:
-		return finding(errors.New("the command succeeded, but the kernel complained"))
+		return findingError(errors.New("the command succeeded, but the kernel complained"))
 	}
 	return silentExit(s.ExitCode)
 }

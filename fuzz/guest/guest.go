@@ -78,7 +78,7 @@ func RunOf(s *scenario.Scenario, res *vm.Result, i int) model.Run {
 		run.TraceErr = errors.New(st.Error)
 	}
 	for _, c := range vm.Scan(st.Console) {
-		if c.Kind != vm.KindMemory {
+		if c.Kind != vm.KindMemory && c.Kind != vm.KindRaceElsewhere {
 			run.Complaints = append(run.Complaints, c.Title)
 		}
 	}

@@ -30,6 +30,9 @@ var layers = [][]string{
 	{"fuzz/oracle", "fuzz/scenario", "vmimages/vm", "workloads/code"},
 	{"analysis/report", "fuzz/conform", "fuzz/model", "workloads/trial"},
 	{"evaluation", "fuzz/guest"},
+	{"fuzz/attempt"},
+	{"fuzz/finding"},
+	{"fuzz/campaign"},
 	{"cmd/wflp", "internal/house"},
 }
 

@@ -278,6 +278,18 @@ type bootFiles struct{ image, initrd string }
 func (b bootFiles) qemu() []string { return []string{"-kernel", b.image, "-initrd", b.initrd} }
 func (bootFiles) kernel() []string { return nil }
 
+// debugger is a socket for gdb; empty: none. The clocks of the machine stand still
+// while gdb has stopped it, so that in mode deterministic looking changes nothing.
+type debugger string
+
+func (d debugger) qemu() []string {
+	if d == "" {
+		return nil
+	}
+	return []string{"-S", "-gdb", "unix:" + comma(string(d)) + ",server=on,wait=off"}
+}
+func (debugger) kernel() []string { return nil }
+
 // kernelWords are more words for the kernel's command line.
 type kernelWords []string
 

@@ -79,7 +79,7 @@ func TestSeriesFunctions(t *testing.T) {
 			t.Errorf("%s is not among the functions of the series", name)
 		}
 	}
-	for _, name := range []string{"switch_mm_irqs_off", "copy_process"} {
+	for _, name := range []string{"handle_mm_fault", "copy_process"} {
 		if own, ok := seriesFunctions[name]; own || !ok {
 			t.Errorf("%s is not among the functions that the series changes", name)
 		}

@@ -80,6 +80,9 @@ type Config struct {
 	// is made if need be. Empty: a folder that is removed afterwards.
 	Dir    string
 	Append []string // more words for the kernel's command line
+	// Debugger, if not empty, is the path of a socket at which a debugger is
+	// waited for before the first instruction.
+	Debugger string
 }
 
 // End is how a machine ended.
@@ -293,6 +296,7 @@ func (cfg *Config) features(dir string) []feature {
 		exitDevice{},
 		outputPort{filepath.Join(dir, framesFile), guestproto.PortName},
 		bootFiles{cfg.kernelImage(), filepath.Join(dir, initrdFile)},
+		debugger(cfg.Debugger),
 		kernelWords(cfg.Append),
 	}
 }

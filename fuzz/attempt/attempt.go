@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package attempt runs scenarios in a machine and judges them. An attempt is
+// one start of one machine: its outcomes are a function of the attempt and of
+// what the machine is made of, where the mode is deterministic.
+package attempt
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/wflp/wflp/fuzz/guest"
+	"github.com/wflp/wflp/fuzz/model"
+	"github.com/wflp/wflp/fuzz/oracle"
+	"github.com/wflp/wflp/fuzz/scenario"
+	"github.com/wflp/wflp/kernel"
+	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/vm"
+)
+
+// Setup is a kind of machine.
+type Setup struct {
+	Variant string  `json:"variant"` // of the kernel
+	Mode    vm.Mode `json:"mode"`
+	CPUs    int     `json:"cpus"`
+	MemMiB  int     `json:"mem_mib"`
+}
+
+func (s Setup) String() string { return fmt.Sprintf("%s/%s", s.Variant, s.Mode) }
+
+// Kit is what machines are made of.
+type Kit struct {
+	Kernel kernel.Built
+	Image  string
+}
+
+// Attempt is one start of a machine.
+type Attempt struct {
+	Setup Setup `json:"setup"`
+	// Schedule is the seed of the interleaving, and of all that is random in the
+	// machine. Outside of the deterministic mode it decides nothing.
+	Schedule uint64 `json:"schedule"`
+	// Scenarios are run one after the other, each in processes of its own.
+	Scenarios []*scenario.Scenario `json:"-"`
+}
+
+// Runner makes an attempt. The error is about the machinery, a *vm.BootError for
+// one; what the kernel did is in the outcomes.
+type Runner func(ctx context.Context, a Attempt) (*Result, error)
+
+// limits of the host's time: what a scenario is given on top of the start of a
+// machine. They only end machines that do not end by themselves; the scenario's
+// own limit is in the guest's time, and is what tells a hang.
+const (
+	startLimit    = 2 * time.Minute
+	scenarioLimit = time.Minute
+)
+
+// Machines is the Runner that starts a virtual machine for each attempt. Its files
+// are left in dir, if that is not empty.
+func Machines(k Kit, dir string) Runner {
+	return func(ctx context.Context, a Attempt) (*Result, error) {
+		job, files := a.job()
+		res, err := vm.Run(ctx, a.config(k, dir, job, files), nil)
+		if err != nil {
+			return nil, fmt.Errorf("run %d scenarios: %w", len(a.Scenarios), err)
+		}
+		return a.judge(res)
+	}
+}
+
+// Debugged is the Runner whose machine waits at the socket for a debugger, and
+// has no end but its own.
+func Debugged(k Kit, socket string) Runner {
+	return func(ctx context.Context, a Attempt) (*Result, error) {
+		job, files := a.job()
+		cfg := a.config(k, "", job, files)
+		cfg.Debugger, cfg.Timeout = socket, 24*time.Hour
+		res, err := vm.Run(ctx, cfg, nil)
+		if err != nil {
+			return nil, fmt.Errorf("run %d scenarios: %w", len(a.Scenarios), err)
+		}
+		return a.judge(res)
+	}
+}
+
+func (a Attempt) config(k Kit, dir string, job guestproto.Job, files map[string][]byte) vm.Config {
+	return vm.Config{Mode: a.Setup.Mode, Kernel: k.Kernel, Image: k.Image, CPUs: a.Setup.CPUs, MemMiB: a.Setup.MemMiB, Seed: a.Schedule,
+		Timeout: startLimit + time.Duration(len(a.Scenarios))*scenarioLimit, Dir: dir, Job: job, JobFiles: files}
+}
+
+// Outcome is what came of one scenario.
+type Outcome struct {
+	Scenario *scenario.Scenario
+	Verdict  model.Verdict
+	// Title names the failure, the same for each time that the same thing goes
+	// wrong; empty unless the verdict is a violation.
+	Title   string
+	Trace   []byte
+	Console []byte
+	GuestNS int64
+	// Begun is false if the machine was gone before its turn.
+	Begun bool
+}
+
+// Result is what came of an attempt.
+type Result struct {
+	Outcomes []Outcome // one for each scenario
+	// Console is all that the kernel said, the start included.
+	Console  []byte
+	End      vm.End
+	Duration time.Duration
+	QEMU     string
+}
+
+// Digest is of all that the guest can influence: two attempts that are equal in
+// deterministic mode have the same.
+func (r Result) Digest() string {
+	h := sha256.New()
+	add := func(b []byte) { fmt.Fprintf(h, "%d:", len(b)); h.Write(b) }
+	add(r.Console)
+	for _, o := range r.Outcomes {
+		add(o.Trace)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// job is what the machine is told.
+func (a Attempt) job() (guestproto.Job, map[string][]byte) {
+	job, files := guest.Job(a.Scenarios)
+	job.Seed = a.Schedule
+	return job, files
+}
+
+func (a Attempt) judge(res *vm.Result) (*Result, error) {
+	if len(res.Steps) != len(a.Scenarios) {
+		return nil, fmt.Errorf("judge attempt: %d steps of %d scenarios", len(res.Steps), len(a.Scenarios))
+	}
+	out := &Result{Console: res.Console, End: res.End, Duration: res.Duration, QEMU: res.QEMU}
+	for i, s := range a.Scenarios {
+		step := res.Steps[i]
+		run := guest.RunOf(s, res, i)
+		o := Outcome{Scenario: s, Trace: run.Trace, Console: step.Console, GuestNS: step.DurationNS, Verdict: model.Check(run),
+			Begun: step.Ran || len(step.Console) > 0 || i == 0 || res.Steps[i-1].Ran}
+		if o.Verdict.Status == oracle.Violated {
+			o.Title = model.Title(o.Verdict)
+		}
+		out.Outcomes = append(out.Outcomes, o)
+	}
+	return out, nil
+}
+
+// First returns the first outcome that is a violation, and its place; -1 if
+// there is none.
+func (r Result) First() (Outcome, int) {
+	for i, o := range r.Outcomes {
+		if o.Verdict.Status == oracle.Violated {
+			return o, i
+		}
+	}
+	return Outcome{}, -1
+}
