@@ -269,6 +269,24 @@ func TestBootCodeChanges(t *testing.T) {
 	t.Logf("%d changes", flips)
 }
 
+// A kernel that flushes as it must does not notice, and runs its code for PCID.
+func TestBootAdversarialTLB(t *testing.T) {
+	cfg := sliced(t)
+	cfg.AdversarialTLB = true
+	cfg.JobFiles = map[string][]byte{"race": compile(t, "race.c")}
+	cfg.Job.Steps = []guestproto.Step{
+		{Name: "race", Argv: []string{"/job/race"}},
+		shell("churn", "for i in 1 2 3 4 5 6 7 8; do (head -c 100000 /dev/urandom | sha256sum >/dev/null; cat /proc/self/maps >/dev/null) & done; wait; grep -c -w pcid /proc/cpuinfo"),
+	}
+	first := runs(t, cfg)
+	if !strings.HasSuffix(first.stdout, fmt.Sprintf("\n%d\n", DefaultCPUs)) {
+		t.Errorf("the kernel knows of no PCID: %q", first.stdout)
+	}
+	if second := runs(t, cfg); !first.same(second) {
+		t.Errorf("two runs differ: %q and %q", first.stdout, second.stdout)
+	}
+}
+
 // kept is a snapshot in a cache of its own.
 func kept(t testing.TB, cfg Config, cache string) *Snapshot {
 	t.Helper()
