@@ -71,6 +71,7 @@ func TestScenariosPass(t *testing.T) {
 		}
 		ns, ops := int64(0), 0
 		var times [4]uint64
+		did := map[string]int{} // ! failed, + moved threads
 		for i, v := range Judge(list, res) {
 			if i < len(res.Steps) {
 				ns += res.Steps[i].DurationNS
@@ -80,6 +81,15 @@ func TestScenariosPass(t *testing.T) {
 			}
 			ops += v.Ops
 			if tr, err := fuzzwire.DecodeTrace(RunOf(list[i], res, i).Trace); err == nil {
+				for _, r := range tr.RecordList {
+					k := scenario.Kind(r.Kind).String()
+					if r.Ret < 0 {
+						k += "!"
+					} else if r.Kind == fuzzwire.OpPull && r.Ret > 0 {
+						k += "+"
+					}
+					did[k]++
+				}
 				for j := range times {
 					times[j] += tr.Counters[2*fuzzwire.CounterSetUp+j] / uint64(len(list)) / 1000
 				}
@@ -98,6 +108,7 @@ func TestScenariosPass(t *testing.T) {
 			}
 		}
 		t.Logf("µs to set up, for lists, for the last look, in all: %v", times)
+		t.Logf("operations: %v", did)
 		t.Logf("seeds %d to %d: %d operations, %.1f ms of guest time each, %v in all, machine %s", first, first+len(list)-1,
 			ops, float64(ns)/1e6/float64(len(list)), res.Duration.Round(time.Millisecond), res.End)
 	}

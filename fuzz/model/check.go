@@ -61,6 +61,7 @@ func (m *model) check() {
 		m.checkErrno(r)
 	}
 	m.checkOnce()
+	m.checkSteady()
 }
 
 // rights says what a protection lets one do.
@@ -713,5 +714,59 @@ func (m *model) checkRebase(r *rec) {
 		if vs := m.viewsOf(t, r.span, r.n, asks{}); len(vs) == 1 && vs[0] == nil {
 			m.violate(oracle.Errno, r, "the base is changed with a thread in it; list %d", t.list)
 		}
+	}
+}
+
+// checkSteady: as long as a thread is online and does not enter another view, it
+// is in one and the same, whatever others do. So there must be a view that
+// explains all that it executed in that time, where each single execution may
+// have been in one of several.
+func (m *model) checkSteady() {
+	var rebases []span
+	for _, r := range m.recs {
+		if r.Kind == w.OpRebase {
+			rebases = append(rebases, r.span)
+		}
+	}
+	last := make([][]*view, len(m.threads))
+	known := make([]bool, len(m.threads))
+	for _, r := range m.recs {
+		i := r.t.list
+		switch {
+		case r.Kind == w.OpEnter, r.Kind == w.OpRebase, r.Kind == w.OpSleep && r.Flags&w.FlagOffline != 0:
+			known[i] = false
+			continue
+		case r.Kind != w.OpExec && r.Kind != w.OpWho || r.Ret != 0:
+			continue
+		}
+		// One that takes threads to the base may do so at any moment of it.
+		if slices.ContainsFunc(rebases, func(s span) bool { return s.b < r.e && s.e > r.t.first }) {
+			continue
+		}
+		var fit []*view
+		for _, v := range m.viewsOf(r.t, r.span, r.n, asks{}) {
+			if r.Kind == w.OpWho {
+				if v == nil && r.Val == 0 || v != nil && v.id == r.Val {
+					fit = append(fit, v)
+				}
+				continue
+			}
+			var may values
+			m.executed(r.p, []*view{v}, int(r.Unit), r.span, r.n, asks{}, &may)
+			if slices.Contains(may, r.Val) {
+				fit = append(fit, v)
+			}
+		}
+		if len(fit) == 0 {
+			continue // told already
+		}
+		if known[i] {
+			both := slices.DeleteFunc(slices.Clone(fit), func(v *view) bool { return !slices.Contains(last[i], v) })
+			if len(both) == 0 {
+				m.violate(oracle.Code, r, "a thread that is online changes its view; function or id %d, value %#x", r.Unit, r.Val)
+			}
+			fit = both
+		}
+		last[i], known[i] = fit, len(fit) > 0
 	}
 }

@@ -131,6 +131,11 @@ func TestHandMade(t *testing.T) {
 				in(1, append(slices.Clone(patched[:3]), call(w.OpPull, 100, 1))...), in(20, exec(0, 0x51)), none}},
 			good: trace{lists: [][]w.Record{
 				in(1, append(slices.Clone(patched[:3]), call(w.OpPull, 100, 1))...), {at(2, 19, asleep(1)), at(20, 21, exec(0, 0x51))}, none}}, kind: oracle.Code},
+		{name: "a thread is moved some time after it came online",
+			bad: trace{lists: [][]w.Record{in(1, append(slices.Clone(patched[:3]), call(w.OpPull, 100, 1))...),
+				{at(2, 19, asleep(1)), at(20, 21, exec(0, w.BaseValue)), at(22, 23, exec(0, 0x51))}, none}},
+			good: trace{lists: [][]w.Record{in(1, append(slices.Clone(patched[:3]), call(w.OpPull, 100, 1))...),
+				{at(2, 19, asleep(1)), at(20, 21, exec(0, w.BaseValue)), at(22, 23, exec(0, w.BaseValue))}, none}}, kind: oracle.Code},
 		{name: "a private page outlives munmap",
 			bad: trace{lists: [][]w.Record{with(units(w.OpMmap, w.AreaCode, 0, 1, 0, w.MapPrivate|w.ProtRX<<8), exec(0, 0x51)), none}},
 			good: trace{lists: [][]w.Record{with(units(w.OpMmap, w.AreaCode, 0, 1, 0, w.MapPrivate|w.ProtRX<<8), exec(0, w.BaseValue)),

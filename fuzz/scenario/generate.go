@@ -317,17 +317,25 @@ func (g *gen) sleep() []Op {
 
 // flicker goes offline and online often, awake and asleep, and looks where it is.
 func (g *gen) flicker() []Op {
-	out := op(w.OpRegister, 1, 0, 0, 0, 0)
-	fn := g.fn()
+	return append(op(w.OpRegister, 1, 0, 0, 0, 0), g.flickerAt(g.fn())...)
+}
+
+func (g *gen) flickerAt(fn uint16) (out []Op) {
 	for range g.in(1, 6) {
 		how := uint16(g.Intn(w.SleepKinds))
 		us := uint16(g.size(60))
 		if g.one(2) {
-			how, us = w.SleepSpin, uint16(g.size(199))
+			how, us = w.SleepSpin, uint16(g.in(10, 199))
 		}
 		out = append(out, Op{Kind: w.OpSleep, A: us, B: how, C: 1},
 			Op{Kind: w.OpExec, B: fn, C: 1})
-		if g.one(3) { // asleep, and not to be moved
+		if g.one(2) { // to see whether it stays where it is
+			out = append(out, Op{Kind: w.OpYield}, Op{Kind: w.OpExec, B: fn, C: 1})
+		}
+		if g.one(2) {
+			out = append(out, Op{Kind: w.OpWho})
+		}
+		if g.one(2) { // asleep, and not to be moved
 			out = append(out, Op{Kind: w.OpSleep, A: uint16(g.size(60)), B: uint16(g.Intn(w.SleepSpin))},
 				Op{Kind: w.OpExec, B: fn, C: 1})
 		}
@@ -346,6 +354,65 @@ func (g *gen) fail() []Op {
 		{Kind: w.OpMremap, A: a, B: u, C: c, D: a, E: u + 8},
 	}
 	return append(out, next[g.Intn(len(next))])
+}
+
+// duel makes two lists that meet again and again, each time at one place: one
+// changes it, the other uses it, in a view.
+func (g *gen) duel() (a, b []Op) {
+	b = []Op{{Kind: w.OpRegister, A: 1}}
+	first := g.patch()
+	for range g.in(2, 8) {
+		meet := Op{Kind: w.OpMeet, A: uint16(4 + g.Intn(12)), B: 2}
+		a, b = append(a, meet), append(b, meet)
+		if g.one(3) {
+			a = append(a, g.patch()...)
+		}
+		s, area, unit, n := uint16(g.Intn(g.slots)), g.areas[g.Intn(len(g.areas))], uint16(g.unit), uint16(g.size(4))
+		if g.one(2) {
+			area = w.AreaNear
+		}
+		var use []Op
+		switch g.Intn(6) {
+		case 0, 1, 2: // mappings
+			for range g.in(1, 3) {
+				switch g.Intn(5) {
+				case 0:
+					a = append(a, Op{Kind: w.OpMunmap, A: area, B: unit, C: n}, Op{Kind: w.OpMmap, A: area, B: unit, C: n, D: uint16(g.Intn(w.MapKinds)), E: w.ProtRW})
+				case 1:
+					a = append(a, Op{Kind: w.OpMprotect, A: area, B: unit, C: n, D: uint16(g.Intn(2))}, Op{Kind: w.OpLoad, A: area, B: unit, C: 1},
+						Op{Kind: w.OpMprotect, A: area, B: unit, C: n, D: w.ProtRW})
+				case 2:
+					a = append(a, Op{Kind: w.OpMadvise, A: area, B: unit, C: n, D: 4})
+				case 3:
+					a = append(a, Op{Kind: w.OpMremap, A: area, B: unit, C: 1, D: area, E: unit + 8}, Op{Kind: w.OpMmap, A: area, B: unit, C: 1, E: w.ProtRW})
+				default:
+					a = append(a, Op{Kind: w.OpMmap, A: area, B: unit, C: n, D: uint16(g.Intn(w.MapKinds)), E: w.ProtRW})
+				}
+				a = append(a, Op{Kind: w.OpStore, A: area, B: unit, C: n})
+			}
+			use = []Op{{Kind: w.OpLoad, A: area, B: unit, C: n}, {Kind: w.OpStore, A: area, B: unit, C: n}, {Kind: w.OpLoad, A: area, B: unit, C: 1}}
+		case 3: // threads that are moved
+			// To somewhere else than where they are, just when they are offline.
+			fn := g.fn()
+			a = append(a[:len(a)-1], Op{Kind: w.OpCreate, A: s}, Op{Kind: w.OpWrite, A: s, B: fn}, Op{Kind: w.OpSeal, A: s}, meet)
+			for range g.in(2, 8) {
+				a = append(a, Op{Kind: w.OpPull, A: s, B: uint16(g.Intn(w.PullForms))})
+			}
+			b = append(b, g.flickerAt(fn)...)
+			continue
+		case 4: // code that comes and goes
+			u := g.fn() / 2
+			a = append(a, Op{Kind: w.OpMmap, A: w.AreaCode, B: u, C: 1, D: w.MapPrivate, E: w.ProtRX})
+			use = []Op{{Kind: w.OpExec, B: 2 * u, C: 2}, {Kind: w.OpWrite, A: s, B: 2 * u}, {Kind: w.OpTaskRead, A: uint16(g.Intn(g.lists)), B: 2 * u}}
+		default: // views that do
+			a = append(a, g.patch()...)
+			use = []Op{{Kind: w.OpSeal, A: s}, {Kind: w.OpEnter, A: s}, {Kind: w.OpExec, B: g.fn(), C: 2}, {Kind: w.OpWrite, A: s, B: g.fn()}, {Kind: w.OpClose, A: s}}
+		}
+		for range g.in(2, 8) {
+			b = append(b, use[g.Intn(len(use))])
+		}
+	}
+	return append(first, a...), append(append([]Op{}, b[0], Op{Kind: w.OpEnter, A: first[0].A}), b[1:]...)
 }
 
 func (g *gen) step() []Op {
@@ -443,6 +510,11 @@ func Generate(seed uint64, k Knobs) *Scenario {
 			l.Ops = slices.Insert(l.Ops, at, Op{Kind: kind, A: uint16(i)})
 		}
 		s.Lists[i].Ops = append([]Op{{Kind: w.OpExec, B: g.fn(), C: uint16(g.size(4))}}, s.Lists[i].Ops...)
+	}
+	if threads > 1 && g.one(2) && k.Allow == nil {
+		a, b := g.duel()
+		s.Lists[0].Ops = append(a, s.Lists[0].Ops...)
+		s.Lists[1].Ops = append(b, s.Lists[1].Ops...)
 	}
 	// Some views to start with, made by whoever comes first.
 	s.Lists[0].Ops = append(g.patch(), s.Lists[0].Ops...)
