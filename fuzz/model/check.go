@@ -38,6 +38,9 @@ const (
 // check compares every record with what the registers allow.
 func (m *model) check() {
 	for _, r := range m.recs {
+		if r.e >= m.settled {
+			continue
+		}
 		switch r.Kind {
 		case w.OpLoad:
 			m.checkLoad(r)
@@ -457,7 +460,7 @@ func (m *model) checkPoll(r *rec) {
 func (m *model) checkOnce() {
 	sealed := map[*view]bool{}
 	for _, r := range m.recs {
-		if r.Kind != w.OpSeal && r.Kind != w.OpRebase || r.Ret != 0 {
+		if r.Kind != w.OpSeal && r.Kind != w.OpRebase || r.Ret != 0 || r.e >= m.settled {
 			continue
 		}
 		vs, none := m.descriptor(r.p, r.FD, r.span, r.n, asks{})
@@ -736,7 +739,7 @@ func (m *model) checkSteady() {
 		case r.Kind == w.OpEnter, r.Kind == w.OpRebase, r.Kind == w.OpSleep && r.Flags&w.FlagOffline != 0:
 			known[i] = false
 			continue
-		case r.Kind != w.OpExec && r.Kind != w.OpWho || r.Ret != 0:
+		case r.Kind != w.OpExec && r.Kind != w.OpWho || r.Ret != 0 || r.e >= m.settled:
 			continue
 		}
 		// One that takes threads to the base may do so at any moment of it.

@@ -188,6 +188,23 @@ func TestHandMade(t *testing.T) {
 	}
 }
 
+// What ended before anything got stuck is judged; what came after is not.
+func TestStuckIsJudgedAsFar(t *testing.T) {
+	open := at(5, 0, call(w.OpSeal, 100, 0))
+	for _, c := range []struct {
+		list []w.Record
+		want int
+	}{
+		{in(1, store(0, 7), load(0, 8, 0)), 1},
+		{in(6, store(0, 7), load(0, 8, 0)), 0},
+		{in(1, store(0, 7), load(0, 7, 0)), 0},
+	} {
+		if v := judge(trace{lists: [][]w.Record{c.list, {open}, none}}, [w.DataAreas]int{}); v.ByKind[oracle.Memory] != c.want {
+			t.Errorf("%v: %v", c.list, v.Violations)
+		}
+	}
+}
+
 func TestEnds(t *testing.T) {
 	s := &scenario.Scenario{Format: scenario.Format, Seed: 1, Lists: []scenario.List{{Start: true}}}
 	whole := w.Trace{TraceHeader: w.TraceHeader{Seed: 1, HasViews: 1}, StreamList: make([]w.Stream, 2)}

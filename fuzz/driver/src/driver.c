@@ -562,7 +562,7 @@ int main(int argc, char **argv)
 	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (pidfd < 0)
 		die("open subject");
-	/* Nothing has moved for the whole of the limit: stuck. Ten times that in all: slow. */
+	/* Nothing has moved for the whole of the limit: stuck. Four times that in all: slow. */
 	limit = R.scenario->watchdog_ms ? R.scenario->watchdog_ms : 5000;
 	for (;;) {
 		struct pollfd p = { .fd = pidfd, .events = POLLIN };
@@ -574,7 +574,7 @@ int main(int argc, char **argv)
 		still = now == last ? still + 1 : 0;
 		last = now;
 		ticks++;
-		if (still < 4 && ticks < 40)
+		if (still < 4 && ticks < 16)
 			continue;
 		R.trace->slow = still < 4;
 		nthreads = look(threads);
