@@ -372,7 +372,7 @@ func (g *gen) duel() (a, b []Op) {
 			area = w.AreaNear
 		}
 		var use []Op
-		switch g.Intn(6) {
+		switch g.Intn(7) {
 		case 0, 1, 2: // mappings
 			for range g.in(1, 3) {
 				switch g.Intn(5) {
@@ -391,16 +391,18 @@ func (g *gen) duel() (a, b []Op) {
 				a = append(a, Op{Kind: w.OpStore, A: area, B: unit, C: n})
 			}
 			use = []Op{{Kind: w.OpLoad, A: area, B: unit, C: n}, {Kind: w.OpStore, A: area, B: unit, C: n}, {Kind: w.OpLoad, A: area, B: unit, C: 1}}
-		case 3: // threads that are moved
+		case 3, 4: // threads that are moved
 			// To somewhere else than where they are, just when they are offline.
 			fn := g.fn()
 			a = append(a[:len(a)-1], Op{Kind: w.OpCreate, A: s}, Op{Kind: w.OpWrite, A: s, B: fn}, Op{Kind: w.OpSeal, A: s}, meet)
 			for range g.in(2, 8) {
 				a = append(a, Op{Kind: w.OpPull, A: s, B: uint16(g.Intn(w.PullForms))})
 			}
-			b = append(b, g.flickerAt(fn)...)
+			for range 3 {
+				b = append(b, g.flickerAt(fn)...)
+			}
 			continue
-		case 4: // code that comes and goes
+		case 5: // code that comes and goes
 			u := g.fn() / 2
 			a = append(a, Op{Kind: w.OpMmap, A: w.AreaCode, B: u, C: 1, D: w.MapPrivate, E: w.ProtRX})
 			use = []Op{{Kind: w.OpExec, B: 2 * u, C: 2}, {Kind: w.OpWrite, A: s, B: 2 * u}, {Kind: w.OpTaskRead, A: uint16(g.Intn(g.lists)), B: 2 * u}}

@@ -728,7 +728,7 @@ void op_run(const struct fuzzwire_op *o)
 	}
 	case W(OP_MEET): {
 		uint32_t *p = &R.shared->meet[o->a % 16];
-		uint64_t until = now_ns() + 500000;
+		uint64_t until = now_ns() + 3000000;
 
 		__atomic_add_fetch(p, 1, __ATOMIC_SEQ_CST);
 		while (__atomic_load_n(p, __ATOMIC_SEQ_CST) < o->b && now_ns() < until)
