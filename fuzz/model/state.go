@@ -39,21 +39,15 @@ type unit struct {
 
 // thread is what runs a list.
 type thread struct {
-	list    int
-	p       *proc
-	alive   span // from when it may be there; certainly between its records
-	first   uint64
-	last    uint64 // end of its last record
-	main    bool
-	view    register[viewVal]
-	offline []offline
-	word    register[bool] // registered
-	used    bool
-}
-
-type offline struct {
-	span
-	word uint64
+	list  int
+	p     *proc
+	alive span // from when it may be there; certainly between its records
+	first uint64
+	last  uint64 // end of its last record
+	main  bool
+	view  register[viewVal]
+	word  register[bool] // registered
+	used  bool
 }
 
 // view is a view, from the create that made it.

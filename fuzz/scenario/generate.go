@@ -33,7 +33,6 @@ type gen struct {
 	weights     []weighted
 	total       int
 	free        []uint16 // lists that no fork or spawn names yet
-	pids        []uint16
 }
 
 type weighted struct {
