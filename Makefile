@@ -80,7 +80,7 @@ build: bootstrap ## build the wflp program
 # Cheap and telling first.
 # What is needed on every change; the rest, by hours, is TEST_FULL_STAGES.
 TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-evaluate
-TEST_FULL_STAGES := $(TEST_STAGES) test-each test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
+TEST_FULL_STAGES := $(TEST_STAGES) test-each test-mutants test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
 
 .PHONY: test
 test: build ## all tests, in order, with a sum at the end
@@ -107,7 +107,7 @@ test-vm: bootstrap ## boots: runner, agent, determinism, our QEMU, KVM probe (bu
 	@WFLP_BOOT=1 tools/gotest.sh 'vm tests' -count=1 -timeout=30m -run '^TestBoot' ./vmimages/vm
 
 .PHONY: test-series
-test-series: build ## checkpatch --strict and sparse on the patch series
+test-series: build ## checkpatch --strict and sparse on the patch series; the seeded defects apply
 	@$(WFLP) kernel check
 
 .PHONY: test-selftest-debug test-selftest-kasan
@@ -140,6 +140,10 @@ test-evaluate: build ## a short evaluation, killed once and gone on with, and it
 .PHONY: test-each
 test-each: build ## the series builds and boots after each of its patches
 	@$(WFLP) kernel each
+
+.PHONY: test-mutants
+test-mutants: build ## the defects of kernel/mutants compile, without a warning
+	@$(WFLP) kernel mutants debug
 
 # Other machines than those of the stages above.
 .PHONY: test-selftest-matrix

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -38,6 +39,10 @@ type Builder struct {
 	// on the way that somebody who bisects may stop at. Such kernels have a
 	// tree and objects of their own, so that the whole series keeps its.
 	First int
+	// Mutant, if set, is applied on top of the series. All mutants of a variant
+	// share a tree and objects, which are not those of the series, so that each
+	// compiles what it differs in from the one before.
+	Mutant *Mutant
 
 	apt *build.Apt
 }
@@ -51,6 +56,7 @@ func (b *Builder) logf(format string, args ...any) {
 // Manifest lists all that went into a kernel.
 type Manifest struct {
 	Variant       string `json:"variant"`
+	Mutant        string `json:"mutant,omitempty"`
 	Digest        string `json:"digest"`
 	Release       string `json:"release"`
 	Recipe        int    `json:"recipe"`
@@ -124,6 +130,14 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 			p.series = p.series[:b.First]
 		}
 	}
+	var mutant string
+	if b.Mutant != nil {
+		if b.Mutant.Target != TargetKernel || !v.Series {
+			return nil, fmt.Errorf("put mutant %s into a kernel %s: it is of %s, or there is no series", b.Mutant, name, b.Mutant.Target)
+		}
+		mutant = b.Mutant.String()
+		p.series = append(slices.Clone(p.series), b.Mutant.Patch)
+	}
 	compiler, err := firstLine(ctx, "gcc", "--version")
 	if err != nil {
 		return nil, err
@@ -136,7 +150,7 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 		return nil, err
 	}
 	p.manifest = Manifest{
-		Variant: v.Name, Recipe: recipeVersion,
+		Variant: v.Name, Mutant: mutant, Recipe: recipeVersion,
 		SourceVersion: p.src.Version, SourceSHA256: p.src.DebSHA256,
 		SeriesSHA256: seriesDigest(p.series), Patches: len(p.series),
 		Options: formatOptions(p.options), Compiler: compiler, Linker: linker,
@@ -146,6 +160,9 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 }
 
 func (b *Builder) kernelDir(variant, digest string) string {
+	if b.Mutant != nil {
+		variant += "+" + b.Mutant.String()
+	}
 	return filepath.Join(b.CacheDir, "kernels", variant+"-"+digest)
 }
 
@@ -156,8 +173,11 @@ func (b *Builder) objDir(p *plan) string {
 
 // lane is what builds that may not disturb each other differ in.
 func (b *Builder) lane(variant string) string {
-	if b.First > 0 {
+	switch {
+	case b.First > 0:
 		return variant + ".part"
+	case b.Mutant != nil:
+		return variant + ".mutant"
 	}
 	return variant
 }
@@ -169,7 +189,7 @@ func Open(dir string) (Built, error) {
 	if err != nil {
 		return Built{}, err
 	}
-	built.Variant, built.Digest, built.Release = m.Variant, m.Digest, m.Release
+	built.Variant, built.Mutant, built.Digest, built.Release = m.Variant, m.Mutant, m.Digest, m.Release
 	return built, nil
 }
 

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"sort"
 	"strings"
 )
@@ -23,7 +22,7 @@ type Finding struct {
 
 // Checked is what Check did.
 type Checked struct {
-	Patches  int // seen by checkpatch, or defects that were to apply
+	Patches  int // seen by checkpatch, or mutants that were to apply
 	Files    int // seen by sparse
 	Findings []Finding
 }
@@ -47,7 +46,7 @@ func (b *Builder) Check(ctx context.Context) (Checked, error) {
 			c.Findings = append(c.Findings, Finding{"checkpatch", patch.Name, text})
 		}
 	}
-	if err := b.checkDefects(ctx, p, &c); err != nil {
+	if err := b.checkMutants(ctx, p, &c); err != nil {
 		return c, err
 	}
 	touched, err := touchedFiles(p.series)
@@ -65,30 +64,6 @@ func (b *Builder) Check(ctx context.Context) (Checked, error) {
 	c.Files = files
 	c.Findings = append(c.Findings, newWarnings(before, after)...)
 	return c, nil
-}
-
-// checkDefects says which of the defects on purpose do not apply to the series: one
-// that does not proves nothing any more.
-func (b *Builder) checkDefects(ctx context.Context, p *plan, c *Checked) error {
-	defects, err := ReadSeriesDir(filepath.Join(b.RepoRoot, "kernel", "defects"))
-	if err != nil {
-		return err
-	}
-	for _, d := range defects {
-		series := append(slices.Clone(p.series), d)
-		touched, err := touchedFiles(series)
-		if err != nil {
-			return err
-		}
-		c.Patches++
-		if _, err := b.tree(p.src, "check", series).Apply(ctx, touched); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
-			c.Findings = append(c.Findings, Finding{"defects", d.Name, err.Error()})
-		}
-	}
-	return nil
 }
 
 // checkpatch returns what it complains of, or nothing.

@@ -78,6 +78,7 @@ var ErrUnknownVariant = fmt.Errorf("unknown variant, there are")
 // Built is a finished kernel in the cache.
 type Built struct {
 	Variant string `json:"variant"`
+	Mutant  string `json:"mutant,omitempty"` // none for a kernel of the series
 	Digest  string `json:"digest"`
 	Release string `json:"release"`
 	Dir     string `json:"-"`
