@@ -33,6 +33,8 @@ type Maker struct {
 	// Kernels, by variant, are folders of finished kernels to take in place of
 	// building them: to try a kernel that the series does not make yet.
 	Kernels map[string]string
+	// Library, if set, is a mutant that the programs are linked with.
+	Library *kernel.Mutant
 }
 
 // Kit is what the machines of a run are made of.
@@ -67,7 +69,11 @@ func (m Maker) Make(ctx context.Context, variants []string) (*Kit, error) {
 		}
 		k.Kernels[v] = built
 	}
-	programs, err := buildPrograms(ctx, m.Builder.RepoRoot)
+	root, err := m.root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	programs, err := buildPrograms(ctx, root)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +85,19 @@ func (m Maker) Make(ctx context.Context, variants []string) (*Kit, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// root is the checkout that the programs are built from, or a copy of it with a
+// mutant of the library.
+func (m Maker) root(ctx context.Context) (string, error) {
+	if m.Library == nil {
+		return m.Builder.RepoRoot, nil
+	}
+	dir := filepath.Join(m.Builder.CacheDir, "mutants", m.Library.String())
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("copy checkout: %w", err)
+	}
+	return dir, kernel.MutatedCopy(ctx, m.Builder.RepoRoot, *m.Library, dir, "kernel/libwflp", "workloads", "fuzz")
 }
 
 // Kernel builds the kernel of a variant, where it is missing.

@@ -29,7 +29,7 @@ import (
 
 func init() {
 	register(subcommand{
-		name: "fuzz", about: "try to break the mechanism: run, status, merge; replay, minimise, check, debug a finding",
+		name: "fuzz", about: "try to break the mechanism: run, status, merge; replay, minimise, check, debug a finding; matrix",
 		run: runFuzz,
 	})
 }
@@ -45,6 +45,7 @@ var fuzzCommands = []struct {
 	{"minimise", "FINDING", "make a finding smaller", fuzzMinimise},
 	{"check", "FINDING", "ask whether another kernel still shows it", fuzzCheck},
 	{"debug", "FINDING", "replay a finding under gdb", fuzzDebug},
+	{"matrix", "", "which seeded defects are found, and how soon", fuzzMatrix},
 }
 
 func runFuzz(ctx context.Context, inv *invocation) error {
@@ -115,6 +116,7 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 	blind := fs.Bool("blind", false, "generate each scenario afresh, whatever was covered: to compare with")
 	jobs := fs.Int("jobs", runtime.NumCPU(), "processors of this machine to keep busy")
 	shard := fs.String("shard", "0/1", "I/N: run the I-th of N parts, the first is 0; a folder for each")
+	mutant := fs.String("mutant", "", "number of a defect in kernel/mutants that the kernel is to have")
 	kernels := registerKernels(fs)
 	if err := inv.parse(fs); err != nil {
 		return err
@@ -130,7 +132,24 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 	if s.Lanes, err = parseLanes(*lanes, *cpus); err != nil {
 		return err
 	}
-	kits, err := inv.fuzzKits(ctx, kernels, s.Lanes)
+	m, err := inv.maker(kernels)
+	if err != nil {
+		return err
+	}
+	if *mutant != "" {
+		d, err := findMutant(m.Builder, *mutant)
+		if err != nil {
+			return err
+		}
+		if len(kernels) > 0 {
+			return usagef("-mutant builds a kernel, -kernel takes one: choose")
+		}
+		if d.Target != kernel.TargetKernel {
+			return usagef("-mutant %s is a defect of %s: scenarios do without that; see wflp fuzz matrix", d, d.Target)
+		}
+		m.Builder.Mutant = &d
+	}
+	kits, err := inv.fuzzKits(ctx, m, s.Lanes)
 	if err != nil {
 		return err
 	}
@@ -167,11 +186,7 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 }
 
 // fuzzKits makes what the machines of the lanes are made of.
-func (inv *invocation) fuzzKits(ctx context.Context, kernels kernelFlags, lanes []campaign.Lane) (map[string]attempt.Kit, error) {
-	m, err := inv.maker(kernels)
-	if err != nil {
-		return nil, err
-	}
+func (inv *invocation) fuzzKits(ctx context.Context, m evaluation.Maker, lanes []campaign.Lane) (map[string]attempt.Kit, error) {
 	image, err := inv.fuzzImage(ctx, m.Builder)
 	if err != nil {
 		return nil, err

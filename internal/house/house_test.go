@@ -33,6 +33,7 @@ var layers = [][]string{
 	{"fuzz/attempt"},
 	{"fuzz/finding"},
 	{"fuzz/campaign"},
+	{"fuzz/matrix"},
 	{"cmd/wflp", "internal/house"},
 }
 
