@@ -257,6 +257,9 @@ func (b *Builder) Build(ctx context.Context, variant string) (Built, error) {
 
 func (b *Builder) build(ctx context.Context, p *plan, dir string) (Built, error) {
 	start := time.Now()
+	if err := b.seedLane(ctx, p); err != nil {
+		return Built{}, err
+	}
 	srcDir := p.src.dir
 	if p.variant.Series {
 		var err error

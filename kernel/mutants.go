@@ -230,6 +230,9 @@ func (b *Builder) compileMutant(ctx context.Context, variant string) (string, er
 		return "", err
 	}
 	defer unlock()
+	if err := b.seedLane(ctx, p); err != nil {
+		return "", err
+	}
 	src, err := b.patchedTree(ctx, p.src, b.lane(variant), p.series)
 	if err != nil {
 		// It does not apply: checkMutants says so, too.

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 var update = flag.Bool("update", false, "write the list of kernel/mutants/README.md")
@@ -116,5 +118,68 @@ func TestMutantObjects(t *testing.T) {
 		if err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%v, %v, want %s", got, err, want)
 		}
+	}
+}
+
+// The lane of mutants begins as a copy of the variant's: names of folders follow,
+// time stamps stay, and the series' own tree is not written to.
+func TestSeedLane(t *testing.T) {
+	b, src := tree(t)
+	v := Variant{Name: "v", Series: true}
+	p := &plan{variant: v, src: src}
+	dir, err := b.patchedTree(t.Context(), src, "v", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	obj := b.objDir(p)
+	old := time.Now().Add(-time.Hour).Truncate(time.Second)
+	for name, text := range map[string]string{"vmlinux": dir, "mm/.a.o.cmd": "cc -I" + dir + "/include " + obj, "Makefile": "include " + dir + "/Makefile"} {
+		path := filepath.Join(obj, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(dir, filepath.Join(obj, "source")); err != nil {
+		t.Fatal(err)
+	}
+	m := *b
+	m.Mutant = &Mutant{ID: "0001", Name: "a", Target: TargetKernel}
+	if err := m.seedLane(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	to, toTree := m.objDir(p), m.treeDir(src, "v.mutant")
+	for name, want := range map[string]string{"vmlinux": dir, "mm/.a.o.cmd": "cc -I" + toTree + "/include " + to, "Makefile": "include " + toTree + "/Makefile"} {
+		got, err := os.ReadFile(filepath.Join(to, name))
+		if err != nil || string(got) != want {
+			t.Errorf("%s: %q, want %q (%v)", name, got, want, err)
+		}
+		if st, err := os.Stat(filepath.Join(to, name)); err != nil || !st.ModTime().Equal(old) {
+			t.Errorf("%s has another time stamp (%v)", name, err)
+		}
+	}
+	if l, err := os.Readlink(filepath.Join(to, "source")); err != nil || l != toTree {
+		t.Errorf("link to %s, want %s (%v)", l, toTree, err)
+	}
+	if got, want := content(t, toTree), content(t, dir); !reflect.DeepEqual(got, want) {
+		t.Errorf("the tree has %v, want %v", got, want)
+	}
+	if readTreeState(toTree).Source != readTreeState(dir).Source {
+		t.Error("the tree does not say what it is made of")
+	}
+	// One that is there is left alone.
+	if err := os.WriteFile(filepath.Join(to, "Makefile"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.seedLane(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := os.ReadFile(filepath.Join(to, "Makefile")); string(got) != "x" {
+		t.Error("a lane that was there has changed")
 	}
 }
