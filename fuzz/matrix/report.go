@@ -225,7 +225,7 @@ func (r Report) Figure() plots.Figure {
 		// before the first.
 		from := 1.0
 		if len(s.T) > 0 {
-			from = max(s.T[0]/2, 0.1)
+			from = s.T[0] / 2
 		}
 		line.X, line.Y = append(line.X, from*1e9), append(line.Y, 1)
 		for i := range s.T {
@@ -235,8 +235,7 @@ func (r Report) Figure() plots.Figure {
 		line.X, line.Y = append(line.X, s.Watched*1e9), append(line.Y, last)
 		lines = append(lines, line)
 	}
-	note := fmt.Sprintf("Time of the host. n = %d cells: %d seeded defects, %d seeds each; Kaplan-Meier, cells without a finding are censored after %s.",
-		cells, len(r.Settings.Mutants), r.Settings.Seeds, clock(r.Settings.CapS))
+	note := fmt.Sprintf("Time of the host, Kaplan-Meier, at most %s; n = %d cells, %d defects.", clock(r.Settings.CapS), cells, len(r.Settings.Mutants))
 	return plots.CDF(FigureName, note, "Time of looking for it", "Share not found yet", lines)
 }
 
