@@ -33,6 +33,7 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 	first := fs.Uint64("seed", 1, "the first seed")
 	limit := fs.Duration("cap", 10*time.Minute, "time of a campaign")
 	only := fs.String("mutants", "", "defects whose number and name match this regular expression (default: all)")
+	every := fs.Int("every", 1, "of these, each N-th by number, the first among them: a sample for other machines")
 	lanes := fs.String("lanes", "debug/deterministic", "kinds of machines: VARIANT/MODE:WEIGHT, with commas")
 	withBlind := fs.Bool("blind", false, "look for each of them without guidance as well")
 	freeLanes := fs.String("free", "", "look for each of them in these machines as well: release/fast, say")
@@ -54,8 +55,8 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 	if n, err := fmt.Sscanf(*shard, "%d/%d", &m.Shard, &m.Shards); n != 2 || err != nil || m.Shard < 0 || m.Shard >= m.Shards {
 		return usagef("-shard %s: want I/N with I from 0 to N-1", *shard)
 	}
-	if *seeds < 1 || *limit <= 0 {
-		return usagef("-seeds and -cap must be greater than 0")
+	if *seeds < 1 || *limit <= 0 || *every < 1 {
+		return usagef("-seeds, -cap and -every must be greater than 0")
 	}
 	match, err := regexp.Compile(*only)
 	if err != nil {
@@ -70,9 +71,13 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	s := matrix.Settings{Seed: *first, Seeds: *seeds, CapS: limit.Seconds()}
+	matched := 0
 	for _, d := range all {
 		if match.MatchString(d.String()) {
-			s.Mutants = append(s.Mutants, matrix.Of(d))
+			if matched%*every == 0 {
+				s.Mutants = append(s.Mutants, matrix.Of(d))
+			}
+			matched++
 		}
 	}
 	if len(s.Mutants) == 0 {
