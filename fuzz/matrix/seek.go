@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/campaign"
@@ -102,6 +103,11 @@ func (k Campaigns) Seek(ctx context.Context, s Settings, c Cell, dir string, kno
 				r.Kinds = append(r.Kinds, string(kind))
 			}
 			slices.Sort(r.Kinds)
+			// The finding is of a machine without the scenarios that came after; if
+			// that one did not show it, the title still says what it was.
+			if kind, _, ok := strings.Cut(e.Title, ": "); ok && len(r.Kinds) == 0 {
+				r.Kinds = []string{kind}
+			}
 			return r, nil
 		}
 		if runErr != nil {
