@@ -24,7 +24,8 @@ func (b *Builder) seedLane(ctx context.Context, p *plan) error {
 	}
 	own := *b
 	own.Mutant = nil
-	fromTree, toTree := own.treeDir(p.src, name), b.treeDir(p.src, b.lane(name))
+	tree := own.tree(p.src, name, nil)
+	fromTree, toTree := tree.Dir, b.tree(p.src, b.lane(name), nil).Dir
 	fromObj, toObj := own.objDir(p), b.objDir(p)
 	if !isDir(fromTree) || !isFile(filepath.Join(fromObj, "vmlinux")) {
 		return nil
@@ -36,17 +37,11 @@ func (b *Builder) seedLane(ctx context.Context, p *plan) error {
 	defer unlock()
 	b.logf("kernel %s: copying the objects of %s", b.lane(name), name)
 	tmp := toObj + ".new"
-	for _, dir := range []string{tmp, toTree} {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("copy objects: %w", err)
-		}
-	}
-	// Files of a tree are replaced and never written into, see patchedTree.
-	if _, err := output(ctx, "", "cp", "-al", fromTree, toTree); err != nil {
+	if err := os.RemoveAll(tmp); err != nil {
 		return fmt.Errorf("copy objects: %w", err)
 	}
-	if err := writeTreeState(toTree, readTreeState(fromTree)); err != nil {
-		return fmt.Errorf("copy objects: %w", err)
+	if err := tree.CopyTo(ctx, toTree); err != nil {
+		return err
 	}
 	if _, err := output(ctx, "", "cp", "-a", fromObj, tmp); err != nil {
 		return fmt.Errorf("copy objects: %w", err)

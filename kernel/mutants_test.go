@@ -67,7 +67,7 @@ func TestMutants(t *testing.T) {
 
 func TestParseMutant(t *testing.T) {
 	const good = "Kind: k\nTarget: kernel\nOracle: o\n  p\nWhy it is a defect: w\n  x\n\ndiff --git a/mm/a.c b/mm/a.c\n--- a/mm/a.c\n"
-	m, err := parseMutant(Patch{"0123-a-b2.patch", []byte(good)})
+	m, err := parseMutant(Patch{Name: "0123-a-b2.patch", Data: []byte(good)})
 	if err != nil || m.ID != "0123" || m.Name != "a-b2" || m.Kind != "k" || m.Oracle != "o p" || m.Why != "w x" || m.String() != "0123-a-b2" {
 		t.Errorf("%+v, %v", m, err)
 	}
@@ -80,7 +80,7 @@ func TestParseMutant(t *testing.T) {
 		"an odd line":             {"0123-a.patch", strings.Replace(good, "  x\n", "x\n", 1)},
 		"no file":                 {"0123-a.patch", strings.Replace(good, "diff --git", "diff", 1)},
 	} {
-		if _, err := parseMutant(Patch{c[0], []byte(c[1])}); err == nil {
+		if _, err := parseMutant(Patch{Name: c[0], Data: []byte(c[1])}); err == nil {
 			t.Errorf("%s: no error", what)
 		}
 	}
@@ -114,7 +114,7 @@ func TestMutantObjects(t *testing.T) {
 		"diff --git a/mm/a.c b/mm/a.c\ndiff --git a/kernel/b.c b/kernel/b.c\n": "kernel/b.o mm/a.o",
 		"diff --git a/include/linux/mm_view.h b/include/linux/mm_view.h\n":     "kernel/exit.o mm/mm_view.o",
 	} {
-		got, err := mutantObjects(Mutant{Patch: Patch{"p", []byte(text)}})
+		got, err := mutantObjects(Mutant{Patch: Patch{Name: "p", Data: []byte(text)}})
 		if err != nil || strings.Join(got, " ") != want {
 			t.Errorf("%v, %v, want %s", got, err, want)
 		}
@@ -153,7 +153,7 @@ func TestSeedLane(t *testing.T) {
 	if err := m.seedLane(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
-	to, toTree := m.objDir(p), m.treeDir(src, "v.mutant")
+	to, toTree := m.objDir(p), m.tree(src, "v.mutant", nil).Dir
 	for name, want := range map[string]string{"vmlinux": dir, "mm/.a.o.cmd": "cc -I" + toTree + "/include " + to, "Makefile": "include " + toTree + "/Makefile"} {
 		got, err := os.ReadFile(filepath.Join(to, name))
 		if err != nil || string(got) != want {
@@ -169,8 +169,12 @@ func TestSeedLane(t *testing.T) {
 	if got, want := content(t, toTree), content(t, dir); !reflect.DeepEqual(got, want) {
 		t.Errorf("the tree has %v, want %v", got, want)
 	}
-	if readTreeState(toTree).Source != readTreeState(dir).Source {
-		t.Error("the tree does not say what it is made of")
+	want, err := os.ReadFile(dir + ".json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(toTree + ".json"); err != nil || string(got) != string(want) {
+		t.Errorf("the tree says that it is made of %q, want %q (%v)", got, want, err)
 	}
 	// One that is there is left alone.
 	if err := os.WriteFile(filepath.Join(to, "Makefile"), []byte("x"), 0o644); err != nil {

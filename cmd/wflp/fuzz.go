@@ -108,7 +108,7 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 	seed := fs.Uint64("seed", 1, "seed of the campaign")
 	lanes := fs.String("lanes", defaultLanes, "kinds of machines: VARIANT/MODE:WEIGHT, with commas")
 	cpus := fs.Int("cpus", vm.DefaultCPUs, "virtual processors of a machine")
-	batch := fs.Int("batch", 8, "scenarios that one machine runs")
+	batch := fs.Int("batch", 0, "scenarios that one machine runs (default 1, or 8 where each machine has to boot)")
 	limit := fs.Duration("time", 0, "end after this long, over all starts (0: no bound)")
 	more := fs.Duration("more", 0, "end this start after this long (0: no bound)")
 	iterations := fs.Int("iterations", 0, "end after as many scenarios, over all starts (0: no bound)")
@@ -155,11 +155,13 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 	}
 	for i := range s.Lanes {
 		l := &s.Lanes[i]
-		l.Batch = *batch
-		l.Kernel, l.Image = kits[l.Variant].Kernel.Digest, filepath.Base(kits[l.Variant].Image)
-	}
-	if s.QEMU, err = vm.QEMUVersion(ctx); err != nil {
-		return err
+		kit := kits[l.Setup.String()]
+		l.MadeOf(kit)
+		if l.Batch = *batch; l.Batch == 0 && kit.From != nil {
+			l.Batch = 1
+		} else if l.Batch == 0 {
+			l.Batch = 8
+		}
 	}
 	show := newStatusLine(inv.stderr)
 	var last campaign.Status
@@ -193,16 +195,29 @@ func (inv *invocation) fuzzKits(ctx context.Context, m evaluation.Maker, lanes [
 	}
 	out := map[string]attempt.Kit{}
 	for _, l := range lanes {
-		if _, ok := out[l.Variant]; ok {
-			continue
-		}
 		k, err := m.Kernel(ctx, l.Variant)
 		if err != nil {
 			return nil, err
 		}
-		out[l.Variant] = attempt.Kit{Kernel: k, Image: image}
+		kit := attempt.Kit{Kernel: k, Image: image}
+		if err := inv.prepare(ctx, l.Setup, &kit); err != nil {
+			return nil, err
+		}
+		out[l.Setup.String()] = kit
 	}
 	return out, nil
+}
+
+// prepare chooses the emulator of machines, and boots the one that they start from.
+func (inv *invocation) prepare(ctx context.Context, s attempt.Setup, kit *attempt.Kit) error {
+	b, err := inv.emulatorBuilder()
+	if err != nil {
+		return err
+	}
+	if kit.Emulator, err = vm.EmulatorFor(ctx, b, s.Mode); err != nil {
+		return err
+	}
+	return kit.Keep(ctx, s, b.CacheDir)
 }
 
 // fuzzImage is the initial file system of machines that run scenarios.
@@ -322,14 +337,17 @@ func (inv *invocation) folder(fs *flag.FlagSet) (string, error) {
 	return dir, nil
 }
 
-// read reads a finding and what its machine is made of.
-func readFinding(dir string) (*finding.Finding, attempt.Kit, error) {
+// readFinding reads a finding and makes ready what its machine is made of.
+func (inv *invocation) readFinding(ctx context.Context, dir string) (*finding.Finding, attempt.Kit, error) {
 	f, err := finding.Read(dir)
 	if err != nil {
 		return nil, attempt.Kit{}, &codeError{exitUsage, err}
 	}
 	k, err := f.Kit()
-	return f, k, err
+	if err != nil {
+		return nil, k, err
+	}
+	return f, k, inv.prepare(ctx, f.Attempt.Setup, &k)
 }
 
 func fuzzReplay(ctx context.Context, inv *invocation) error {
@@ -340,7 +358,7 @@ func fuzzReplay(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	f, kit, err := readFinding(dir)
+	f, kit, err := inv.readFinding(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -349,11 +367,6 @@ func fuzzReplay(ctx context.Context, inv *invocation) error {
 		if f.Deterministic() {
 			*runs = 1
 		}
-	}
-	if v, err := vm.QEMUVersion(ctx); err != nil {
-		return err
-	} else if v != f.QEMU && f.Deterministic() {
-		fmt.Fprintf(inv.stderr, "QEMU is %s, the finding was made with %s: the bytes may differ\n", v, f.QEMU)
 	}
 	fmt.Fprintln(inv.stdout, f.Title)
 	got, err := f.Replay(ctx, attempt.Machines(kit, *keep), *runs, func(run int, r *attempt.Result) {
@@ -368,6 +381,9 @@ func fuzzReplay(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	fmt.Fprintf(inv.stdout, "shown by %s\n", got.Rate)
+	if v := got.Last.QEMU; v != f.QEMU && f.Deterministic() {
+		fmt.Fprintf(inv.stderr, "QEMU is %s, the finding was made with %s: the bytes may differ\n", v, f.QEMU)
+	}
 	if f.Deterministic() {
 		if got.Same == got.Runs {
 			fmt.Fprintln(inv.stdout, "console and trace are the same byte for byte")
@@ -391,7 +407,7 @@ func fuzzMinimise(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	f, kit, err := readFinding(dir)
+	f, kit, err := inv.readFinding(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -423,7 +439,7 @@ func fuzzCheck(ctx context.Context, inv *invocation) error {
 	if *confidence <= 0 || *confidence >= 1 {
 		return usagef("-confidence %v: between 0 and 1, please", *confidence)
 	}
-	f, kit, err := readFinding(dir)
+	f, kit, err := inv.readFinding(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -443,6 +459,9 @@ func fuzzCheck(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	changed := attempt.Kit{Kernel: made, Image: kit.Image}
+	if err := inv.prepare(ctx, f.Attempt.Setup, &changed); err != nil {
+		return err
+	}
 	show := newStatusLine(inv.stderr)
 	c, err := f.Check(ctx, attempt.Machines(kit, ""), attempt.Machines(changed, ""), *sample, *most, *confidence, func(before bool, r finding.Rate) {
 		which := "the other kernel"

@@ -26,7 +26,7 @@ func fuzzDebug(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return err
 	}
-	f, kit, err := readFinding(dir)
+	f, kit, err := inv.readFinding(ctx, dir)
 	if err != nil {
 		return err
 	}

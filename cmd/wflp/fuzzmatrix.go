@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -111,15 +112,14 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	show := newStatusLine(inv.stderr)
-	k := &mutantKits{maker: maker, settings: s, made: map[string]map[string]attempt.Kit{}}
+	k := &mutantKits{inv: inv, maker: maker, settings: s, made: map[string]map[string]attempt.Kit{}}
 	sound, err := k.of(ctx, matrix.Cell{Mutant: matrix.Control})
 	if err != nil {
 		return err
 	}
 	for _, t := range s.Treatments {
 		for i := range t.Lanes {
-			kit := sound[t.Lanes[i].Variant]
-			t.Lanes[i].Kernel, t.Lanes[i].Image = kit.Kernel.Digest, filepath.Base(kit.Image)
+			t.Lanes[i].MadeOf(sound[t.Lanes[i].Setup.String()])
 		}
 	}
 	m.Settings = s
@@ -130,7 +130,12 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 		kernel.TargetLibrary: matrix.Programs{
 			Kit: func(ctx context.Context, c matrix.Cell, variant string) (attempt.Kit, error) {
 				kits, err := k.of(ctx, c)
-				return kits[variant], err
+				for _, kit := range kits {
+					if kit.Kernel.Variant == variant {
+						return kit, err
+					}
+				}
+				return attempt.Kit{}, cmp.Or(err, fmt.Errorf("no lane has the kernel %s", variant))
 			},
 			On: func(c matrix.Cell, n int, at float64) {
 				show.line(fmt.Sprintf("%s: %d programs, %.0f s", c, n, at))
@@ -167,6 +172,7 @@ func (inv *invocation) matrixReport(dir string) error {
 // mutantKits makes what the machines of cells are made of, and keeps those of the
 // unmutated kernel and of the last mutant.
 type mutantKits struct {
+	inv      *invocation
 	maker    evaluation.Maker
 	settings matrix.Settings
 	made     map[string]map[string]attempt.Kit // by mutant
@@ -194,7 +200,7 @@ func (k *mutantKits) of(ctx context.Context, c matrix.Cell) (map[string]attempt.
 	for _, t := range k.settings.Treatments {
 		lanes = append(lanes, t.Lanes...)
 	}
-	kits, err := fuzzKits(ctx, m, lanes)
+	kits, err := k.inv.fuzzKits(ctx, m, lanes)
 	if err != nil {
 		return nil, err
 	}

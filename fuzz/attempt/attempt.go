@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/wflp/wflp/fuzz/scenario"
 	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages/guestproto"
+	"github.com/wflp/wflp/vmimages/qemu"
 	"github.com/wflp/wflp/vmimages/vm"
 )
 
@@ -35,7 +37,29 @@ func (s Setup) String() string { return fmt.Sprintf("%s/%s", s.Variant, s.Mode) 
 type Kit struct {
 	Kernel kernel.Built
 	Image  string
+	// Emulator is a QEMU of our own; the zero value is the host's.
+	Emulator qemu.Built
+	// From, if not nil, is a machine that has booted, which others start from.
+	From *vm.Snapshot
 }
+
+// Keep boots a machine of this kind once and has all others start from it, where
+// such a machine can be kept.
+func (k *Kit) Keep(ctx context.Context, s Setup, cacheDir string) error {
+	from, err := vm.Keep(ctx, Attempt{Setup: s}.config(*k, "", guestproto.Job{}, nil), cacheDir)
+	if errors.Is(err, vm.ErrNoSnapshot) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keep a machine of %s: %w", s, err)
+	}
+	k.From = from
+	return nil
+}
+
+// machineSeed is of what the guest takes for chance. It shapes a kept machine, so
+// it is one for all; what differs between attempts is the schedule.
+const machineSeed = 1
 
 // Attempt is one start of a machine.
 type Attempt struct {
@@ -53,11 +77,26 @@ type Runner func(ctx context.Context, a Attempt) (*Result, error)
 
 // limits of the host's time: what a scenario is given on top of the start of a
 // machine. They only end machines that do not end by themselves; the scenario's
-// own limit is in the guest's time, and is what tells a hang.
+// own limit is in the guest's time, and is what tells a hang. Kernels that check
+// themselves get checkedFactor times as much.
 const (
-	startLimit    = 2 * time.Minute
-	scenarioLimit = time.Minute
+	bootLimit     = 2 * time.Minute
+	startLimit    = 30 * time.Second // from a machine that has booted
+	scenarioLimit = 15 * time.Second
+	checkedFactor = 4
 )
+
+func (a Attempt) limit(k Kit) time.Duration {
+	d := bootLimit
+	if k.From != nil {
+		d = startLimit
+	}
+	d += time.Duration(len(a.Scenarios)) * scenarioLimit
+	if k.Kernel.Checks() {
+		d *= checkedFactor
+	}
+	return d
+}
 
 // Machines is the Runner that starts a virtual machine for each attempt. Its files
 // are left in dir, if that is not empty.
@@ -88,8 +127,9 @@ func Debugged(k Kit, socket string) Runner {
 }
 
 func (a Attempt) config(k Kit, dir string, job guestproto.Job, files map[string][]byte) vm.Config {
-	return vm.Config{Mode: a.Setup.Mode, Kernel: k.Kernel, Image: k.Image, CPUs: a.Setup.CPUs, MemMiB: a.Setup.MemMiB, Seed: a.Schedule,
-		Timeout: startLimit + time.Duration(len(a.Scenarios))*scenarioLimit, Dir: dir, Job: job, JobFiles: files}
+	return vm.Config{Mode: a.Setup.Mode, Kernel: k.Kernel, Image: k.Image, CPUs: a.Setup.CPUs, MemMiB: a.Setup.MemMiB,
+		Emulator: k.Emulator, From: k.From, Seed: machineSeed, Schedule: a.Schedule,
+		Timeout: a.limit(k), Dir: dir, Job: job, JobFiles: files}
 }
 
 // Outcome is what came of one scenario.

@@ -8,6 +8,7 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,9 +36,15 @@ type Lane struct {
 	Weight int `json:"weight"`
 	// Batch is how many scenarios one machine runs before it is thrown away.
 	Batch int `json:"batch"`
-	// Kernel and Image are digests of what its machines are made of.
-	Kernel string `json:"kernel"`
-	Image  string `json:"image"`
+	// Kernel, Image and Emulator are digests of what its machines are made of.
+	Kernel   string `json:"kernel"`
+	Image    string `json:"image"`
+	Emulator string `json:"emulator"`
+}
+
+// MadeOf notes what the lane's machines are made of.
+func (l *Lane) MadeOf(kit attempt.Kit) {
+	l.Kernel, l.Image, l.Emulator = kit.Kernel.Digest, filepath.Base(kit.Image), cmp.Or(kit.Emulator.Manifest.Digest, "host")
 }
 
 // slots is how many of the host's processors a machine keeps busy.
@@ -58,7 +65,6 @@ type Settings struct {
 	// Shard of Shards: it runs the iterations N for which N mod Shards is Shard.
 	Shard  uint64 `json:"shard,omitempty"`
 	Shards uint64 `json:"shards,omitempty"`
-	QEMU   string `json:"qemu"`
 }
 
 // Bounds end a campaign; 0 is no bound. They are no part of what it is: it can be
@@ -77,7 +83,7 @@ type Campaign struct {
 	Bounds   Bounds
 	// Jobs is how many processors of the host it keeps busy.
 	Jobs int
-	Kits map[string]attempt.Kit // by variant
+	Kits map[string]attempt.Kit // by Setup.String()
 	// Try makes an attempt; nil: in machines made of Kits.
 	Try attempt.Runner
 	// Confirm is how often a new title is run again, outside of deterministic
@@ -108,7 +114,7 @@ const Format = 1
 func (c *Campaign) Run(ctx context.Context) error {
 	if c.Try == nil {
 		c.Try = func(ctx context.Context, a attempt.Attempt) (*attempt.Result, error) {
-			return attempt.Machines(c.Kits[a.Setup.Variant], "")(ctx, a)
+			return attempt.Machines(c.Kits[a.Setup.String()], "")(ctx, a)
 		}
 	}
 	if err := c.open(); err != nil {
@@ -500,8 +506,8 @@ func (c *Campaign) found(ctx context.Context, as *assignment, i int, res *attemp
 		// It is not in the log either, so it is found once more.
 		return ctx.Err()
 	}
-	info.Again, info.Exact = &again.Rate, as.lane.Mode == vm.Deterministic && again.Same == again.Runs
-	if _, err := finding.Write(filepath.Join(c.Dir, FindingsName), info, c.Kits[as.lane.Variant], first); err != nil {
+	info.Again, info.Exact = &again.Rate, as.lane.Mode == vm.Deterministic && again.Hits == again.Runs && again.Same == again.Runs
+	if _, err := finding.Write(filepath.Join(c.Dir, FindingsName), info, c.Kits[as.lane.String()], first); err != nil {
 		return err
 	}
 	return c.log.sync()

@@ -97,7 +97,7 @@ func begin(t *testing.T, dir string, f *fake) *Campaign {
 	k := kit(t)
 	return &Campaign{Dir: dir, Jobs: 2, Try: f.try, Confirm: 3,
 		Settings: Settings{Seed: 5, Lanes: []Lane{{Setup: det, Weight: 2, Batch: 3}, {Setup: fast, Weight: 1, Batch: 4}}},
-		Bounds:   Bounds{Iterations: 60}, Kits: map[string]attempt.Kit{"release": k}}
+		Bounds:   Bounds{Iterations: 60}, Kits: map[string]attempt.Kit{det.String(): k, fast.String(): k}}
 }
 
 // iterations returns the numbers in the log, each of which must be there once.

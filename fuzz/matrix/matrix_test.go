@@ -88,7 +88,7 @@ func kits(t *testing.T) func(context.Context, Cell) (map[string]attempt.Kit, err
 		t.Fatal(err)
 	}
 	return func(_ context.Context, c Cell) (map[string]attempt.Kit, error) {
-		return map[string]attempt.Kit{"debug": {Kernel: kernel.Built{Variant: "debug", Dir: dir, Digest: "d" + c.Mutant}, Image: filepath.Join(dir, "image")}}, nil
+		return map[string]attempt.Kit{lane().Setup.String(): {Kernel: kernel.Built{Variant: "debug", Dir: dir, Digest: "d" + c.Mutant}, Image: filepath.Join(dir, "image")}}, nil
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 
 // Campaigns looks for defects of the kernel.
 type Campaigns struct {
-	// Kits are what the machines of a cell are made of, by variant; for Control the
+	// Kits are what the machines of a cell are made of, by Setup.String(); for Control the
 	// unmutated kernels.
 	Kits func(ctx context.Context, c Cell) (map[string]attempt.Kit, error)
 	// Try makes an attempt in machines of a cell; nil: made of Kits.
@@ -40,10 +40,9 @@ func (k Campaigns) Seek(ctx context.Context, s Settings, c Cell, dir string, kno
 	if err != nil {
 		return Result{}, err
 	}
-	set := campaign.Settings{Seed: c.Seed, Blind: t.Blind, Lanes: slices.Clone(t.Lanes), QEMU: s.QEMU}
+	set := campaign.Settings{Seed: c.Seed, Blind: t.Blind, Lanes: slices.Clone(t.Lanes)}
 	for i := range set.Lanes {
-		kit := kits[set.Lanes[i].Variant]
-		set.Lanes[i].Kernel, set.Lanes[i].Image = kit.Kernel.Digest, filepath.Base(kit.Image)
+		set.Lanes[i].MadeOf(kits[set.Lanes[i].Setup.String()])
 	}
 	var r Result
 	for {
@@ -141,7 +140,7 @@ func (k Campaigns) counts(ctx context.Context, c Cell, f *finding.Finding) (bool
 	if err != nil {
 		return false, err
 	}
-	try := attempt.Machines(kits[f.Attempt.Setup.Variant], "")
+	try := attempt.Machines(kits[f.Attempt.Setup.String()], "")
 	if k.Try != nil {
 		try = k.Try(control, kits)
 	}

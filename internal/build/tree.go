@@ -48,6 +48,21 @@ func (t Tree) Sync(ctx context.Context) error {
 	return t.sync(ctx, want)
 }
 
+// CopyTo makes another tree with the same files, which share their content until
+// one is replaced: files of a tree are never written into.
+func (t Tree) CopyTo(ctx context.Context, dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("copy tree: %w", err)
+	}
+	if _, err := Output(ctx, "", "cp", "-al", t.Dir, dir); err != nil {
+		return fmt.Errorf("copy tree: %w", err)
+	}
+	if err := writeTreeState(dir, readTreeState(t.Dir)); err != nil {
+		return fmt.Errorf("copy tree: %w", err)
+	}
+	return nil
+}
+
 func treeStatePath(dir string) string { return dir + ".json" }
 
 func readTreeState(dir string) treeState {
