@@ -129,7 +129,11 @@ func (c *Campaign) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		a := c.assign()
 		if a == nil {
-			break
+			// A machine that goes down gives back what it did not come to.
+			wg.Wait()
+			if a = c.assign(); a == nil {
+				break
+			}
 		}
 		need := min(a.lane.slots(), int64(max(c.Jobs, 1)))
 		if slots.Acquire(ctx, need) != nil || c.expired() {
