@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/wflp/wflp/fuzz/finding"
 	"github.com/wflp/wflp/fuzz/oracle"
 	"github.com/wflp/wflp/fuzz/scenario"
+	"github.com/wflp/wflp/internal/build"
 	"github.com/wflp/wflp/vmimages/vm"
 )
 
@@ -199,7 +201,7 @@ func (c *Campaign) settle() error {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		if b, err = json.MarshalIndent(c.Settings, "", "  "); err == nil {
-			err = replaceFile(path, append(b, '\n'))
+			err = build.WriteFileAtomic(path, append(b, '\n'), 0o644)
 		}
 		if err != nil {
 			return fmt.Errorf("open campaign: %w", err)
@@ -343,7 +345,8 @@ func (c *Campaign) run(ctx context.Context, as *assignment) error {
 		if !errors.As(err, &be) {
 			return err
 		}
-		e := Entry{Machine: true, Lane: as.lane.String(), Schedule: as.a.Schedule, Note: firstLine(be.Error()), AtS: c.elapsed().Seconds()}
+		why, _, _ := strings.Cut(be.Error(), "\n")
+		e := Entry{Machine: true, Lane: as.lane.String(), Schedule: as.a.Schedule, Note: why, AtS: c.elapsed().Seconds()}
 		if err := c.enter(e); err != nil {
 			return err
 		}
@@ -355,15 +358,6 @@ func (c *Campaign) run(ctx context.Context, as *assignment) error {
 		return nil // not an end of its own
 	}
 	return c.take(ctx, as, res)
-}
-
-func firstLine(s string) string {
-	for i, r := range s {
-		if r == '\n' {
-			return s[:i]
-		}
-	}
-	return s
 }
 
 // take logs the outcomes. Those whose turn never came, since the machine went

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/wflp/wflp/fuzz/scenario"
+	"github.com/wflp/wflp/internal/build"
 )
 
 // corpus is the scenarios that covered something new, by what they are: a file
@@ -74,7 +75,7 @@ func (c *corpus) keep(s *scenario.Scenario) error {
 	if err != nil {
 		return fmt.Errorf("keep scenario: %w", err)
 	}
-	if err := replaceFile(filepath.Join(c.dir, s.ID()+".json"), b); err != nil {
+	if err := build.WriteFileAtomic(filepath.Join(c.dir, s.ID()+".json"), b, 0o644); err != nil {
 		return fmt.Errorf("keep scenario: %w", err)
 	}
 	c.add(s)
@@ -105,23 +106,6 @@ func (c *corpus) donors(rng *rand.Rand) []*scenario.Scenario {
 		out = append(out, c.list[rng.IntN(len(c.list))].s)
 	}
 	return out
-}
-
-// replaceFile writes a file as a whole.
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	err = errors.Join(err, f.Chmod(0o644), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-	}
-	return err
 }
 
 // Merge puts what other campaigns have found into the folder of one, which may

@@ -15,6 +15,7 @@ import (
 
 	"github.com/wflp/wflp/fuzz/finding"
 	"github.com/wflp/wflp/fuzz/oracle"
+	"github.com/wflp/wflp/internal/build"
 )
 
 // Status is where a campaign is. It is a fold over its log.
@@ -204,13 +205,13 @@ func (c *Campaign) flush(always bool) error {
 	c.flushed = time.Now()
 	b, err := json.MarshalIndent(c.st, "", "  ")
 	if err == nil {
-		err = replaceFile(filepath.Join(c.Dir, StatusName), append(b, '\n'))
+		err = build.WriteFileAtomic(filepath.Join(c.Dir, StatusName), append(b, '\n'), 0o644)
 	}
 	if err == nil {
 		b, err = c.st.page()
 	}
 	if err == nil {
-		err = replaceFile(filepath.Join(c.Dir, PageName), b)
+		err = build.WriteFileAtomic(filepath.Join(c.Dir, PageName), b, 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write status: %w", err)

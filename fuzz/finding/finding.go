@@ -20,6 +20,7 @@ import (
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/oracle"
 	"github.com/wflp/wflp/fuzz/scenario"
+	"github.com/wflp/wflp/internal/build"
 	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/vmimages/vm"
 )
@@ -136,10 +137,9 @@ func Write(parent string, info Info, kit attempt.Kit, res *attempt.Result) (dir 
 	files["trace.bin"] = o.Trace
 	info.Kinds = o.Verdict.ByKind
 	files[VerdictName] = verdict(o)
-	if s, ok := any(info.Attempt.Scenarios[failing]).(interface{ C() ([]byte, error) }); ok {
-		if c, err := s.C(); err == nil {
-			files[ReproName] = c
-		}
+	// Not every scenario can be a program of its own.
+	if c, err := info.Attempt.Scenarios[failing].C(); err == nil {
+		files[ReproName] = c
 	}
 	if err := os.Mkdir(filepath.Join(tmp, MachineName), 0o755); err != nil {
 		return "", fmt.Errorf("keep finding: %w", err)
@@ -181,7 +181,7 @@ func keepMachine(dir string, kit attempt.Kit) (string, error) {
 	if err := linkOrCopy(kit.Image, image); err != nil {
 		return "", fmt.Errorf("keep image of finding: %w", err)
 	}
-	return fileDigest(image)
+	return build.SHA256(image)
 }
 
 func linkOrCopy(from, to string) error {
@@ -199,19 +199,6 @@ func linkOrCopy(from, to string) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
-}
-
-func fileDigest(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", fmt.Errorf("digest file: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("digest %s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 func verdict(o attempt.Outcome) []byte {
@@ -289,7 +276,7 @@ func (f *Finding) Kit() (attempt.Kit, error) {
 	if man.Digest != f.Kernel {
 		return k, fmt.Errorf("read kernel of finding: its folder has %s, the finding was made with %s", man.Digest, f.Kernel)
 	}
-	got, err := fileDigest(k.Image)
+	got, err := build.SHA256(k.Image)
 	if err != nil {
 		return k, err
 	}

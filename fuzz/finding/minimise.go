@@ -15,6 +15,7 @@ import (
 
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/scenario"
+	"github.com/wflp/wflp/internal/build"
 )
 
 // Minimiser makes findings smaller.
@@ -314,14 +315,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'))
-}
-
-// writeFile replaces a file as a whole.
-func writeFile(path string, b []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, b, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return build.WriteFileAtomic(path, append(b, '\n'), 0o644)
 }

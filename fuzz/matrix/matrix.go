@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/wflp/wflp/fuzz/campaign"
+	"github.com/wflp/wflp/internal/build"
 	"github.com/wflp/wflp/kernel"
 )
 
@@ -352,15 +353,7 @@ func writeJSON(path string, v any) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return replaceFile(path, append(b, '\n'))
-}
-
-func replaceFile(path string, data []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return build.WriteFileAtomic(path, append(b, '\n'), 0o644)
 }
 
 // writeCompact is writeJSON with a line for each cell and mutant: small, and still
@@ -401,7 +394,7 @@ func writeCompact(path string, r Report) error {
 		return err
 	}
 	b.WriteString("]}\n")
-	return replaceFile(path, b.Bytes())
+	return build.WriteFileAtomic(path, b.Bytes(), 0o644)
 }
 
 // ReadResult reads a matrix.json.

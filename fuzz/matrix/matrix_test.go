@@ -92,8 +92,8 @@ func kits(t *testing.T) func(context.Context, Cell) (map[string]attempt.Kit, err
 	}
 }
 
-// make makes a matrix in dir in the world.
-func build(t *testing.T, dir string, s Settings, w *world) Report {
+// played is what a matrix in dir reports of the world.
+func played(t *testing.T, dir string, s Settings, w *world) Report {
 	t.Helper()
 	m := &Matrix{Dir: dir, Settings: s, Seek: map[string]Seeker{kernel.TargetKernel: Campaigns{Kits: kits(t), Try: w.try, Jobs: 1}.Seek}}
 	if err := m.Run(t.Context()); err != nil {
@@ -148,7 +148,7 @@ func TestFoundCensoredAndFalse(t *testing.T) {
 		}
 		return ""
 	}}
-	r := build(t, t.TempDir(), s, w)
+	r := played(t, t.TempDir(), s, w)
 	if c := cell(t, r, "0001", 7); c.State != Found || c.Title != "lost store" || c.Seconds <= 0 || c.Seconds > s.CapS || !reflect.DeepEqual(c.Kinds, []string{"memory"}) {
 		t.Errorf("a defect that shows: %+v", c)
 	}
@@ -201,11 +201,11 @@ func TestDoneCellsAreNotRunAgain(t *testing.T) {
 		}
 		return "lost store"
 	}}
-	first := build(t, dir, s, w)
+	first := played(t, dir, s, w)
 	before := w.runs["0001"]
 	s.Seeds = 3
 	s.Mutants = append(s.Mutants, settings("0003").Mutants...)
-	second := build(t, dir, s, w)
+	second := played(t, dir, s, w)
 	if cell(t, first, "0001", 8).Seconds != cell(t, second, "0001", 8).Seconds {
 		t.Error("a cell has changed")
 	}
@@ -250,7 +250,7 @@ func TestStoppedCellGoesOn(t *testing.T) {
 	if r, _ := Read(dir); len(r.Cells) != 1 { // the control
 		t.Fatalf("%d cells are done", len(r.Cells))
 	}
-	c := cell(t, build(t, dir, s, w), "0001", 7)
+	c := cell(t, played(t, dir, s, w), "0001", 7)
 	if c.State != Found || c.Iterations < 10 {
 		t.Errorf("%+v", c)
 	}
@@ -274,7 +274,7 @@ func TestMachineFailuresAreToldApart(t *testing.T) {
 			}
 			return "lost store"
 		}}
-	r := build(t, dir, s, w)
+	r := played(t, dir, s, w)
 	c := cell(t, r, "0001", 7)
 	if c.State != Machine || c.Note == "" {
 		t.Errorf("no machine starts: %+v", c)
@@ -286,7 +286,7 @@ func TestMachineFailuresAreToldApart(t *testing.T) {
 		t.Error("the next cell was not run")
 	}
 	broken = false
-	if c := cell(t, build(t, dir, s, w), "0001", 7); c.State != Found || c.NotStarted == 0 {
+	if c := cell(t, played(t, dir, s, w), "0001", 7); c.State != Found || c.NotStarted == 0 {
 		t.Errorf("machines start again: %+v", c)
 	}
 }
