@@ -115,7 +115,7 @@ test-selftest-debug: build ## selftests of the series in a debug kernel
 test-selftest-kasan: build ## and in a KASAN kernel
 # What takes minutes under emulation is left to test-selftest-matrix.
 test-selftest-debug test-selftest-kasan:
-	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4 -skip 'huge|reclaim$(if $(findstring kasan,$@),|fault)'
+	@$(WFLP) selftest -variant $(@:test-selftest-%=%) -cpus 4 -skip 'huge|reclaim'
 
 .PHONY: test-lib-guest
 test-lib-guest: build ## the library's tests in a debug kernel, where views are real
@@ -149,7 +149,7 @@ test-mutants: build ## the defects of kernel/mutants compile, without a warning
 .PHONY: test-selftest-matrix
 test-selftest-matrix: build ## selftests with 1 and 2 processors, huge pages, page-table isolation, PREEMPT_RT, KCSAN
 	@$(WFLP) selftest -variant debug -cpus 4 -run 'huge|reclaim'
-	@$(WFLP) selftest -variant kasan -cpus 4 -run 'huge|reclaim|fault'
+	@$(WFLP) selftest -variant kasan -cpus 4 -run 'huge|reclaim'
 	@$(WFLP) selftest -variant debug -cpus 2 -levels 5 -skip 'huge|reclaim'
 	@$(WFLP) selftest -variant debug -cpus 1
 	@$(WFLP) selftest -variant debug -cpus 2 -append 'transparent_hugepage=always'
