@@ -56,7 +56,8 @@ func TestPlanIsPure(t *testing.T) {
 // as they are.
 func TestPlanParts(t *testing.T) {
 	for _, profile := range Profiles() {
-		for _, a := range []Ability{laptop, {Mode: vm.Measured, Cores: 16, MemMiB: 64000}, {Mode: vm.Fast, Cores: 1, MemMiB: 1000}} {
+		for _, a := range []Ability{laptop, {Mode: vm.Measured, Cores: 16, MemMiB: 64000}, {Mode: vm.Fast, Cores: 1, MemMiB: 1000},
+			{Mode: vm.Deterministic, Cores: 2, MemMiB: 8000}} {
 			all := plan(t, profile, 1, a)
 			keys := map[string]Unit{}
 			seeds := map[uint64]bool{}

@@ -182,6 +182,8 @@ func (b *planner) derive(parts ...any) uint64 {
 
 // add finishes a unit. Times are given generously: a timeout is for what hangs.
 func (b *planner) add(u Unit, experiment string, parts ...any) {
+	// Instructions are counted the same whoever else runs.
+	u.Alone = u.Alone && u.Mode != vm.Deterministic
 	u.Experiments = []string{experiment}
 	u.Key = record.Key(append([]any{strings.ToLower(experiment), u.Base(), u.Variant}, parts...)...)
 	u.Seed = b.derive(u.Key)
@@ -297,7 +299,7 @@ func (b *planner) e4(p operations) {
 		if len(s.resident) == 0 {
 			return
 		}
-		u := Unit{Variant: release, Mode: mode, CPUs: b.measuredCPUs(), MemMiB: machineMiB(slices.Max(s.resident)), Alone: mode != vm.Deterministic,
+		u := Unit{Variant: release, Mode: mode, CPUs: b.measuredCPUs(), MemMiB: machineMiB(slices.Max(s.resident)), Alone: true,
 			Estimate: 10*time.Second + time.Duration(slices.Max(s.resident))*10*time.Millisecond}
 		args := []string{"ops", "--reps", strconv.Itoa(reps)}
 		if mode == vm.Deterministic {
@@ -318,20 +320,29 @@ func (b *planner) e4(p operations) {
 	for boot := range p.counted {
 		add(vm.Deterministic, boot, p.inInstructions, max(p.reps/2, 1))
 	}
+	// Where everything is counted in instructions, that is it.
+	if b.ability.Mode == vm.Deterministic && p.counted > 0 {
+		return
+	}
 	for boot := range p.boots {
 		add(b.ability.Mode, boot, p.timed, p.reps)
 	}
 }
 
 func (b *planner) e5(p everyone) {
-	// The two kernels in turn, so that what changes on the host meets both.
-	for _, m := range []struct {
+	type base struct {
 		mode  vm.Mode
 		boots int
-	}{{vm.Deterministic, p.counted}, {b.ability.Mode, p.boots}} {
+	}
+	bases := []base{{vm.Deterministic, p.counted}}
+	if b.ability.Mode != vm.Deterministic {
+		bases = append(bases, base{b.ability.Mode, p.boots})
+	}
+	// The two kernels in turn, so that what changes on the host meets both.
+	for _, m := range bases {
 		for boot := range m.boots {
 			for _, variant := range []string{stock, release} {
-				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 5 * time.Second}
+				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true, Estimate: 5 * time.Second}
 				// With more, an emulated machine has the hooks of views on from
 				// the start: they would be measured where they are not wanted.
 				if m.mode != vm.Measured {
