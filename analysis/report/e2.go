@@ -37,12 +37,6 @@ func (l *latencies) dists(of map[string][]stats.Dist) []stats.Dist {
 	return out
 }
 
-func dist(h *record.Hist) stats.Dist {
-	var p []stats.Point
-	h.Buckets(func(v, n int64) { p = append(p, stats.Point{V: float64(v), N: n}) })
-	return stats.NewDist(p)
-}
-
 // e2: what do requests feel?
 func (b *builder) e2() {
 	sec := section{
@@ -71,8 +65,8 @@ func (b *builder) e2() {
 					cells[key][l.Strategy] = x
 				}
 				x.units = distinct(append(x.units, u.Key))
-				x.window[u.Key] = append(x.window[u.Key], dist(l.Window))
-				x.steady[u.Key] = append(x.steady[u.Key], dist(l.Steady))
+				x.window[u.Key] = append(x.window[u.Key], b.dist(l.Window))
+				x.steady[u.Key] = append(x.steady[u.Key], b.dist(l.Steady))
 				x.raw = append(x.raw, l)
 				x.patches += l.Patches
 				x.warmup += l.WarmupRequests
@@ -134,7 +128,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		n := pooled.N()
 		total += n
 		nBoots = max(nBoots, len(l.units))
-		q, iv := stats.Quantiles(seed(id+string(s)), window, shares)
+		q, iv := b.quantiles(id+string(s), window, shares)
 		row := map[string]Number{}
 		for i, name := range shareNames {
 			v, interval := q[i], iv[i]
@@ -145,7 +139,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 			row[name] = b.num(id+string(s)+"."+name, fmt.Sprintf("%s latency in the window of a patch, %s, %s", name, s, words), "ns", v, interval, n, "requests", l.units)
 		}
 		p[s] = row["p99.9"]
-		sq, siv := stats.Quantiles(seed(id+"steady"+string(s)), l.dists(l.steady), shares)
+		sq, siv := b.quantiles(id+"steady"+string(s), l.dists(l.steady), shares)
 		steady := b.num(id+string(s)+".steady.p99.9", fmt.Sprintf("p99.9 latency outside of the windows, %s, %s", s, words), "ns", sq[p999], siv[p999],
 			stats.Merge(l.dists(l.steady)...).N(), "requests", l.units)
 		c := func(name, what string, v int64) Number {
@@ -156,8 +150,11 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		if l.warmup > 0 {
 			c("warmup", "requests left out as warm-up", l.warmup)
 		}
+		if b.bare {
+			continue
+		}
 		ccdf = append(ccdf, ccdfLine(string(s), pooled))
-		if t, w, ok := aroundLine(string(s), l.raw); ok {
+		if t, w, ok := b.aroundLine(string(s), l.raw); ok {
 			around = append(around, t)
 			windowNS = max(windowNS, w)
 		} else if w > 0 {
@@ -186,7 +183,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		paired := len(units) == len(lx.units) && len(units) == len(ly.units)
 		dx, dy := lx.dists(lx.window), ly.dists(ly.window)
 		rid := fmt.Sprintf("%s%s/%s.", id, x, y)
-		r, iv := stats.QuantileRatios(seed(rid), dx, dy, paired, shares)
+		r, iv := b.quantileRatios(rid, dx, dy, paired, shares)
 		all := distinct(append(append([]string{}, lx.units...), ly.units...))
 		out := map[string]Number{}
 		nx, ny := stats.Merge(dx...).N(), stats.Merge(dy...).N()
@@ -286,7 +283,7 @@ func ccdfLine(s string, d stats.Dist) plots.Line {
 }
 
 // aroundLine pools the bins of runs that have the same ones.
-func aroundLine(s string, raw []record.Latency) (plots.TimeLine, int64, bool) {
+func (b *builder) aroundLine(s string, raw []record.Latency) (plots.TimeLine, int64, bool) {
 	t := plots.TimeLine{Title: s}
 	if len(raw) == 0 {
 		return t, 0, false
@@ -298,7 +295,7 @@ func aroundLine(s string, raw []record.Latency) (plots.TimeLine, int64, bool) {
 			return t, f.WindowNS, false
 		}
 		for i, h := range l.Bins {
-			pooled[i] = append(pooled[i], dist(h))
+			pooled[i] = append(pooled[i], b.dist(h))
 		}
 	}
 	lines := []plots.Line{{Label: "max", Key: "max"}, {Label: "p99", Key: "p99"}, {Label: "median", Key: "p50"}}

@@ -92,7 +92,7 @@ func (b *builder) e3() {
 				nBoots = max(nBoots, len(o.units))
 				q := func(which string, of map[string][]stats.Point, share float64, name string) Number {
 					d := o.dists(of)
-					v, iv := stats.Quantiles(seed(id+string(s)+which+name), d, []float64{share})
+					v, iv := b.quantiles(id+string(s)+which+name, d, []float64{share})
 					return b.num(id+string(s)+"."+which+"."+name, fmt.Sprintf("%s of the time until the %s thread runs new code, %s, %s", name, which, s, words), "ns",
 						v[0], iv[0], stats.Merge(d...).N(), "patches", o.units)
 				}
@@ -126,7 +126,7 @@ func (b *builder) e3() {
 					of := func(o *overs) []stats.Dist { return o.dists([]map[string][]stats.Point{o.first, o.last}[k]) }
 					paired := len(w.units) == len(ba.units) && len(intersect(w.units, ba.units)) == len(w.units)
 					rid := id + "waitfree/barrier." + which
-					r, iv := stats.QuantileRatios(seed(rid), of(w), of(ba), paired, []float64{0.5})
+					r, iv := b.quantileRatios(rid, of(w), of(ba), paired, []float64{0.5})
 					all := distinct(append(append([]string{}, w.units...), ba.units...))
 					num := b.num(rid, fmt.Sprintf("median time until the %s thread runs new code, waitfree over barrier, %s", which, words), "ratio", r[0], iv[0], int64(len(all)), "boots", all)
 					into := []*verdicts{&firsts, &lasts}[k]

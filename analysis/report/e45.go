@@ -220,7 +220,7 @@ func (b *builder) e4() {
 					warm += s.warmup
 					med := s.medians()
 					id := fmt.Sprintf("e4.%s.%s.%s.%s", base, sw.key, bench, plots.Share.Format(x))
-					iv := stats.Bootstrap(seed(id), len(units), func(idx []int) float64 { return medianOf(med, pick(units, idx)) })
+					iv := b.bootstrap(id, len(units), func(idx []int) float64 { return medianOf(med, pick(units, idx)) })
 					n := b.num(id, fmt.Sprintf("cost of one %s, %s %s", bench, strings.ToLower(sw.name), sw.unit.Format(x)), unit, s.cost(units), iv, int64(len(units)), "boots", units)
 					nb := b.num(id+".batches", "batches", "count", float64(s.n), stats.NoInterval, s.n, "batches", units)
 					tab.Rows = append(tab.Rows, []tableCell{text(sw.key), text(bench), text(sw.unit.Format(x)), text(fmt.Sprint(len(units))), short(nb), full(n)})
@@ -314,7 +314,7 @@ func (b *builder) e4Enter(base record.TimeBase, data map[string]map[float64]*ser
 			return stats.LinearSlope(x, y)
 		}
 		more := b.num(id+".more", "instructions of entering the last view, for each more of "+lowerFirst(sw.name), "instructions", line(units),
-			stats.Bootstrap(seed(id+".more"), len(units), func(idx []int) float64 { return line(pick(units, idx)) }), int64(len(units)), "boots", units)
+			b.bootstrap(id+".more", len(units), func(idx []int) float64 { return line(pick(units, idx)) }), int64(len(units)), "boots", units)
 		slope := "–"
 		if n, ok := slopes[sw.key]; ok && n.Value != nil {
 			slope = n.Full()
@@ -425,7 +425,7 @@ func (b *builder) slope(id, what string, data map[float64]*series) Number {
 	s := stats.LogLogSlope(points(units))
 	iv := s.Interval
 	if iv.Valid() {
-		iv = iv.Hull(stats.Bootstrap(seed(id), len(units), func(idx []int) float64 { return stats.LogLogExponent(points(pick(units, idx))) }))
+		iv = iv.Hull(b.bootstrap(id, len(units), func(idx []int) float64 { return stats.LogLogExponent(points(pick(units, idx))) }))
 	}
 	return b.num(id, what, "exponent", s.B, iv, int64(s.N), "sizes", units)
 }
@@ -467,7 +467,7 @@ func (b *builder) e4Claims(base record.TimeBase, data map[string]map[float64]*se
 		return medianOf(fork, us) / sum
 	}
 	id := fmt.Sprintf("e4.%s.fork_ratio_1GiB", base)
-	iv := stats.Bootstrap(seed(id), len(units), func(idx []int) float64 { return ratio(pick(units, idx)) })
+	iv := b.bootstrap(id, len(units), func(idx []int) float64 { return ratio(pick(units, idx)) })
 	n := b.num(id, "cost of fork over that of create, seal and enter together, at 1 GiB resident", "ratio", ratio(units), iv, int64(len(units)), "boots", units)
 	c.Measured = fmt.Sprintf("%s times less, %s", n.Full(), boots(len(units)))
 	switch i := n.interval(); {
@@ -592,7 +592,7 @@ func (b *builder) e5Ratio(id, bench, setting string, s, stock *series) (Number, 
 	all := append(append([]string{}, su...), tu...)
 	what := fmt.Sprintf("cost of one %s relative to the stock kernel, %s", bench, settingNames[setting])
 	if len(su) >= 2 && len(tu) >= 2 {
-		iv := stats.Bootstrap2(seed(id), len(su), len(tu), func(i, j []int) float64 { return medianOf(sm, pick(su, i)) / medianOf(tm, pick(tu, j)) })
+		iv := b.bootstrap2(id, len(su), len(tu), func(i, j []int) float64 { return medianOf(sm, pick(su, i)) / medianOf(tm, pick(tu, j)) })
 		return b.num(id, what, "ratio", v, iv, int64(len(distinct(all))), "boots", all), ""
 	}
 	x, y := pooled(s), pooled(stock)
@@ -603,7 +603,7 @@ func (b *builder) e5Ratio(id, bench, setting string, s, stock *series) (Number, 
 		}
 		return stats.Median(w)
 	}
-	iv := stats.Bootstrap2(seed(id), len(x), len(y), func(i, j []int) float64 { return at(x, i) / at(y, j) })
+	iv := b.bootstrap2(id, len(x), len(y), func(i, j []int) float64 { return at(x, i) / at(y, j) })
 	return b.num(id, what+" (interval over the batches of one boot)", "ratio", v, iv, int64(len(x)+len(y)), "batches", all), " (interval over batches)"
 }
 

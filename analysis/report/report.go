@@ -142,6 +142,10 @@ type builder struct {
 	summary  Summary
 	sections []section
 	ids      map[string]bool
+	dists    map[*record.Hist]stats.Dist
+	// bare leaves intervals and figures out: for values that are wanted of hundreds
+	// of resampled runs.
+	bare bool
 }
 
 // section is one experiment.
@@ -160,10 +164,17 @@ type part struct {
 }
 
 func build(m record.Manifest, units []record.Unit) (*builder, error) {
-	b := &builder{manifest: m, units: units, ids: map[string]bool{}}
+	b := &builder{manifest: m, units: units, dists: map[*record.Hist]stats.Dist{}}
+	return b, b.state()
+}
+
+// state files all that the report states.
+func (b *builder) state() error {
+	m, units := b.manifest, b.units
+	b.ids, b.sections = map[string]bool{}, nil
 	for _, u := range units {
 		if k, ok := m.Kernels[u.Boot.Variant]; ok && k.Digest != u.Boot.KernelDigest {
-			return nil, fmt.Errorf("read unit %s: it was recorded on another %s kernel (%s) than the manifest names (%s)",
+			return fmt.Errorf("read unit %s: it was recorded on another %s kernel (%s) than the manifest names (%s)",
 				u.Key, u.Boot.Variant, u.Boot.KernelDigest, k.Digest)
 		}
 	}
@@ -179,7 +190,7 @@ func build(m record.Manifest, units []record.Unit) (*builder, error) {
 	b.e4()
 	b.e5()
 	b.notes()
-	return b, nil
+	return nil
 }
 
 // mainBase is the time base that claims about durations rest on first.
@@ -282,6 +293,58 @@ func seed(id string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(id))
 	return h.Sum64()
+}
+
+// All intervals are made by these four, which seed them by what they are for.
+
+func (b *builder) bootstrap(id string, n int, statistic func(units []int) float64) stats.Interval {
+	if b.bare {
+		return stats.NoInterval
+	}
+	return stats.Bootstrap(seed(id), n, statistic)
+}
+
+func (b *builder) bootstrap2(id string, n, m int, statistic func(x, y []int) float64) stats.Interval {
+	if b.bare {
+		return stats.NoInterval
+	}
+	return stats.Bootstrap2(seed(id), n, m, statistic)
+}
+
+func (b *builder) quantiles(id string, units []stats.Dist, shares []float64) ([]float64, []stats.Interval) {
+	if !b.bare {
+		return stats.Quantiles(seed(id), units, shares)
+	}
+	all := stats.Merge(units...)
+	q, none := make([]float64, len(shares)), make([]stats.Interval, len(shares))
+	for i, p := range shares {
+		q[i], none[i] = all.Quantile(p), stats.NoInterval
+	}
+	return q, none
+}
+
+func (b *builder) quantileRatios(id string, x, y []stats.Dist, paired bool, shares []float64) ([]float64, []stats.Interval) {
+	if !b.bare {
+		return stats.QuantileRatios(seed(id), x, y, paired, shares)
+	}
+	q, none := b.quantiles(id, x, shares)
+	of, _ := b.quantiles(id, y, shares)
+	for i := range q {
+		q[i] /= of[i]
+	}
+	return q, none
+}
+
+// dist decodes a histogram, once however often it is wanted.
+func (b *builder) dist(h *record.Hist) stats.Dist {
+	if d, ok := b.dists[h]; ok {
+		return d
+	}
+	var p []stats.Point
+	h.Buckets(func(v, n int64) { p = append(p, stats.Point{V: float64(v), N: n}) })
+	d := stats.NewDist(p)
+	b.dists[h] = d
+	return d
 }
 
 func pointer(v float64) *float64 {
