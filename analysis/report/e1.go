@@ -189,7 +189,7 @@ func (b *builder) e1() {
 			ID: "e1-" + string(s), Text: fmt.Sprintf("No run under %s shows a violation.", s),
 			Expected: "0 runs with a violation, at most 1 % of the runs undecided",
 			Refute:   "one torn execution, mixed transaction, regression, stale execution, lost thread or request, incoherent read, crash or kernel complaint in any run",
-			Holds:    Unknown, Measured: "no run",
+			Holds:    Unknown, Measured: "no run", OneEvent: true,
 		}
 		if t := by[s]; t != nil {
 			v := t.verdicts[record.Violation]
@@ -411,9 +411,9 @@ func (b *builder) console() {
 		b.claim(c, nums...)
 	}
 	judge(Claim{ID: "console", Text: "No kernel complains, in any boot.", Expected: "no warning, bug, sanitiser or lockdep report, stall or panic on any console; no boot crashed",
-		Refute: "one complaint"}, variants, 1)
+		Refute: "one complaint", OneEvent: true}, variants, 1)
 	judge(Claim{ID: "console-checked", Text: "The kernels with checks (debug: lockdep and list checks; kasan) do not complain either.", Expected: "at least one boot of each, without a complaint",
-		Refute: "one complaint"}, []string{"debug", "kasan"}, 2)
+		Refute: "one complaint", OneEvent: true}, []string{"debug", "kasan"}, 2)
 }
 
 // footer says at the foot of a figure what its time base and n are.

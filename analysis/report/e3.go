@@ -149,7 +149,7 @@ func (b *builder) e3() {
 		Expected: "ratio of the medians below 1 with its whole interval, in every cell", Refute: "one cell whose interval lies at or above 1",
 		Measured: firsts.text("no cell has both"), Holds: firsts.holds()}, firsts.numbers...)
 	all := Claim{ID: "e3-all", Text: "No published patch leaves a thread behind in the old code.", Expected: "the last thread is over in every patch that was followed (naive aside)",
-		Refute: "a patch without a last thread", Measured: "no patch", Holds: Unknown}
+		Refute: "a patch without a last thread", Measured: "no patch", Holds: Unknown, OneEvent: true}
 	if published > 0 {
 		all.Measured = fmt.Sprintf("%s of %s left a thread behind", plots.Thousands(left), count(published, "patch"))
 		all.Holds = True

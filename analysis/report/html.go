@@ -17,6 +17,9 @@ import (
 //go:embed report.html.tmpl
 var page string
 
+//go:embed style.css
+var css string
+
 type htmlPart struct {
 	SVG      template.HTML
 	Name     string
@@ -86,7 +89,8 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 	}
 	var buf bytes.Buffer
 	err = t.Execute(&buf, map[string]any{
-		"Run": b.summary.Run, "Groups": b.groups(), "Answer": answer(b.summary.Claims), "Machine": b.machine(),
+		"Style": template.CSS(css),
+		"Run":   b.summary.Run, "Groups": b.groups(), "Answer": answer(b.summary.Claims), "Machine": b.machine(),
 		"Sections": sections, "Notes": b.summary.Notes, "Numbers": len(b.summary.Numbers),
 	})
 	if err != nil {

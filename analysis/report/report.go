@@ -89,6 +89,8 @@ type Claim struct {
 	Holds string `json:"holds"`
 	// What would refute it.
 	Refute string `json:"refuted_by"`
+	// One event refutes it, and no number of runs without one makes up for it.
+	OneEvent bool `json:"one_event,omitempty"`
 	// IDs of the numbers that it rests on.
 	Numbers []string `json:"numbers"`
 }

@@ -22,6 +22,8 @@ import (
 
 var lookAt = flag.String("look", "", "folder in which to leave the synthetic report, to look at")
 
+var regexpNetwork = regexp.MustCompile(`href="(https?:|//)|<script|<link|url\(`)
+
 func store(t *testing.T, dir string, m record.Manifest, units []record.Unit) {
 	t.Helper()
 	if err := record.WriteManifest(dir, m); err != nil {
