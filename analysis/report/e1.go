@@ -177,9 +177,10 @@ func (b *builder) e1() {
 		for _, n := range runs {
 			total += n
 		}
-		f := plots.Outcomes("e1-outcomes", b.footer(func(u record.Unit) bool { return len(u.Trials) > 0 }, count(total, "run")), names, figKinds, runs, caught)
+		foot := b.footer(func(u record.Unit) bool { return len(u.Trials) > 0 }, count(total, "run"))
+		f := plots.Outcomes("e1-outcomes", foot, names, figKinds, runs, caught)
 		sec.Parts = append(sec.Parts,
-			part{Figure: &f, Caption: "Runs in which each kind of violation was seen, by strategy. waitfree and barrier must show zeros, naive must not: it runs the same programs and proves that the checks can see."},
+			part{Figure: &f, Caption: "Runs in which each kind of violation was seen, by strategy. waitfree and barrier must show zeros, naive must not: it runs the same programs and proves that the checks can see (" + foot + ")."},
 			part{Table: tab}, part{Table: volume})
 	}
 	b.sections = append(b.sections, sec)

@@ -165,12 +165,12 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 	name := slug(string(base) + " " + key)
 	if len(around) > 0 {
 		f := plots.Around("e2-around-"+name, foot, float64(windowNS), around)
-		aroundParts = append(aroundParts, part{Figure: &f, Caption: fmt.Sprintf("Latency around a patch, %s, %s (%s). Each panel lays all patches of a strategy over each other; time runs from the moment the patch is asked for. "+
-			"Look for a rise at 0: under barrier, requests that arrive while threads wait are delayed; under waitfree the panel should look like that of none.", words, baseName(base), boots(nBoots))})
+		aroundParts = append(aroundParts, part{Figure: &f, Caption: fmt.Sprintf("Latency around a patch, %s (%s; n = %s, %s). Each panel lays all patches of a strategy over each other; time runs from the moment the patch is asked for. "+
+			"Look for a rise at 0: under barrier, requests that arrive while threads wait are delayed; under waitfree the panel should look like that of none.", words, baseName(base), boots(nBoots), count(total, "request"))})
 	}
 	if total > 0 {
 		f := plots.CCDF("e2-ccdf-"+name, foot, "Latency of requests in the window", ccdf)
-		ccdfParts = append(ccdfParts, part{Figure: &f, Caption: fmt.Sprintf("Share of the requests in the window of a patch that took longer than a given time, %s (%s; %s). Both axes are logarithmic: one in a thousand requests is at 0.001.",
+		ccdfParts = append(ccdfParts, part{Figure: &f, Caption: fmt.Sprintf("Share of the requests in the window of a patch that took longer than a given time, %s (%s; n = %s). Both axes are logarithmic: one in a thousand requests is at 0.001. The farther right a curve reaches there, the longer the tail that the strategy gives to requests; none is the tail without a patch.",
 			words, baseName(base), count(total, "request"))})
 	}
 	// Ratios.

@@ -116,7 +116,7 @@ func (b *builder) e3() {
 				name := slug(string(base) + " " + key)
 				foot := fmt.Sprintf("%s · %s · %s, n = %s", base, words, boots(nBoots), count(n, "patch"))
 				f := plots.CDF("e3-over-"+name, foot, "Time after the patch was asked for", "Share of patches", lines)
-				sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of patches for which the first (dotted) and the last thread runs new code within a given time, %s (%s; %s). "+
+				sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of patches for which the first (dotted) and the last thread runs new code within a given time, %s (%s; n = %s). "+
 					"Under barrier the first is over hardly before the last, for all wait for all; under waitfree the first does not wait.", words, baseName(base), count(n, "patch"))})
 			}
 			w, wok := by[record.WaitFree]

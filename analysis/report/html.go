@@ -26,6 +26,7 @@ type htmlPart struct {
 	Wide     bool
 	Number   int
 	Caption  string
+	Command  string
 	Table    *table
 	NumTable int
 }
@@ -63,7 +64,8 @@ type fact struct{ Name, Value string }
 // html is the report as one page that needs nothing else: no network, no fonts,
 // no scripts.
 func (b *builder) html(svg map[string]string) ([]byte, error) {
-	t, err := template.New("page").Funcs(template.FuncMap{"mark": mark}).Parse(page)
+	src := sources{at: map[string]int{}}
+	t, err := template.New("page").Funcs(template.FuncMap{"mark": mark, "source": src.of, "numbers": b.numbersOf, "countOf": countOf}).Parse(page)
 	if err != nil {
 		return nil, fmt.Errorf("parse page: %w", err)
 	}
@@ -75,7 +77,7 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 			x := htmlPart{Table: p.Table}
 			if p.Figure != nil {
 				figure++
-				x.Number, x.Caption, x.Name = figure, p.Caption, p.Figure.Name
+				x.Number, x.Caption, x.Name, x.Command = figure, p.Caption, p.Figure.Name, b.command(s.ID)
 				x.Wide = p.Figure.W > plots.OneColumn
 				x.SVG = template.HTML(inline(svg[p.Figure.Name], p.Caption)) //nolint:gosec // our own drawing
 			}
@@ -92,11 +94,81 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 		"Style": template.CSS(css),
 		"Run":   b.summary.Run, "Groups": b.groups(), "Answer": answer(b.summary.Claims), "Machine": b.machine(),
 		"Sections": sections, "Notes": b.summary.Notes, "Numbers": len(b.summary.Numbers),
+		"Sources": &src,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("fill page: %w", err)
 	}
 	return buf.Bytes(), nil
+}
+
+// command makes the figures of an experiment, kernels and machines included.
+func (b *builder) command(experiment string) string {
+	m := b.manifest
+	s := fmt.Sprintf("wflp evaluate -profile %s -only %s", m.Profile, experiment)
+	if mode := m.Config["mode"]; mode != "" {
+		s += " -mode " + mode
+	}
+	if m.Seed != 1 {
+		s += fmt.Sprintf(" -seed %d", uint64(m.Seed))
+	}
+	return s
+}
+
+// captions is figures/captions.tex: \wflpCaption… for each figure.
+func (b *builder) captions() []byte {
+	var out strings.Builder
+	out.WriteString("% Captions of the figures; \\input it in the preamble.\n")
+	for _, s := range b.sections {
+		for _, p := range s.Parts {
+			if p.Figure != nil {
+				fmt.Fprintf(&out, "\\newcommand{\\%s}{%s Made by \\texttt{%s}.}%% %s\n", macroName("caption-"+p.Figure.Name), tex(p.Caption), tex(b.command(s.ID)), p.Figure.Name)
+			}
+		}
+	}
+	return []byte(out.String())
+}
+
+// source is a set of boots that numbers came from.
+type source struct {
+	Index int
+	Keys  []string
+}
+
+// Select is what jq prints the records with.
+func (s source) Select() string {
+	quoted := make([]string, len(s.Keys))
+	for i, k := range s.Keys {
+		quoted[i] = fmt.Sprintf("%q", k)
+	}
+	return fmt.Sprintf("jq -c 'select(.unit | IN(%s))' records.jsonl", strings.Join(quoted, ", "))
+}
+
+// sources are those that the page refers to, in the order in which it does.
+type sources struct {
+	at   map[string]int
+	List []source
+}
+
+// of is the number of a source. Many numbers share one, so each is listed once.
+func (s *sources) of(n Number) int {
+	key := strings.Join(n.Records, "\n")
+	i, ok := s.at[key]
+	if !ok {
+		i = len(s.List) + 1
+		s.at[key] = i
+		s.List = append(s.List, source{i, n.Records})
+	}
+	return i
+}
+
+// numbersOf are the numbers that a claim rests on.
+func (b *builder) numbersOf(c Claim) []Number {
+	var out []Number
+	for _, id := range c.Numbers {
+		out = append(out, b.find(id))
+	}
+	return out
 }
 
 var svgHead = regexp.MustCompile(`(?s)^.*?<svg width="[^"]*" height="[^"]*" `)

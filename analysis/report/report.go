@@ -283,6 +283,10 @@ func (b *builder) render() (map[string][]byte, error) {
 		return nil, err
 	}
 	files["tables/claims.tex"] = claims.latex()
+	if files["tables/numbers.tex"], err = b.macros(); err != nil {
+		return nil, err
+	}
+	files["figures/captions.tex"] = b.captions()
 	if files["report.html"], err = b.html(svg); err != nil {
 		return nil, err
 	}

@@ -163,7 +163,7 @@ func (t *table) latex() []byte {
 
 var texEscapes = strings.NewReplacer(
 	`\`, `\textbackslash{}`, `&`, `\&`, `%`, `\%`, `$`, `\$`, `#`, `\#`, `_`, `\_`, `{`, `\{`, `}`, `\}`,
-	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `µ`, `\textmu{}`, `–`, `--`, `×`, `$\times$`, `≥`, `$\geq$`, `≤`, `$\leq$`, `±`, `$\pm$`, "\n", " ",
+	`~`, `\textasciitilde{}`, `^`, `\textasciicircum{}`, `µ`, `\textmu{}`, `–`, `--`, `×`, `$\times$`, `≥`, `$\geq$`, `≤`, `$\leq$`, `±`, `$\pm$`, `·`, `$\cdot$`, `…`, `\dots{}`, "\n", " ",
 )
 
 func tex(s string) string { return texEscapes.Replace(s) }
