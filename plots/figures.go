@@ -13,18 +13,21 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// TimeLine is latency around the patches under one strategy: a panel of Around.
+// TimeLine is a panel with a title. In Around it is latency around the patches
+// under one strategy: a line per quantile; X is the arrival in nanoseconds after
+// the patch was asked for, Y the latency in nanoseconds.
 type TimeLine struct {
 	Title string
-	// One line per quantile; X is the arrival in nanoseconds after the patch was
-	// asked for, Y the latency in nanoseconds.
 	Lines []Line
 }
 
 // Around draws latency over the time around a patch, a panel per strategy, with
 // one scale for all. The window of the patch is shaded.
 func Around(name, note string, windowNS float64, panels []TimeLine) Figure {
-	return Figure{Name: name, W: TwoColumns, H: 2.1 * vg.Inch, Note: note, draw: func(c draw.Canvas) {
+	// Four panels are as narrow as one can read.
+	rows := max(1, (len(panels)+3)/4)
+	each := (len(panels) + rows - 1) / rows
+	return Figure{Name: name, W: TwoColumns, H: 2.1 * vg.Inch * vg.Length(rows), Note: note, draw: func(c draw.Canvas) {
 		var ys [][]float64
 		lo, hi := math.Inf(1), math.Inf(-1)
 		for _, t := range panels {
@@ -56,7 +59,11 @@ func Around(name, note string, windowNS float64, panels []TimeLine) Figure {
 			}
 			ps = append(ps, p)
 		}
-		row(c, true, ps...)
+		h := (c.Max.Y - c.Min.Y) / vg.Length(rows)
+		for r := range rows {
+			mine := ps[min(len(ps), r*each):min(len(ps), (r+1)*each)]
+			row(draw.Crop(c, 0, 0, h*vg.Length(rows-1-r), -h*vg.Length(r)), true, mine...)
+		}
 	}}
 }
 
@@ -97,6 +104,33 @@ func CDF(name, note, xLabel, yLabel string, lines []Line) Figure {
 			p.add(l)
 		}
 		row(c, false, p)
+	}}
+}
+
+// CDFs draws distribution functions over a logarithmic time in panels side by
+// side, with one scale for all.
+func CDFs(name, note, xLabel, yLabel string, panels []TimeLine) Figure {
+	return Figure{Name: name, W: TwoColumns, H: 2.2 * vg.Inch, Note: note, draw: func(c draw.Canvas) {
+		var xs [][]float64
+		for _, t := range panels {
+			for _, l := range t.Lines {
+				xs = append(xs, l.X)
+			}
+		}
+		var ps []*panel
+		for _, t := range panels {
+			p := newPanel(t.Title)
+			p.logX(xLabel, Nanoseconds, 6, xs...)
+			p.yName = yLabel
+			p.Y.Min, p.Y.Max = 0, 1
+			p.Y.Tick.Marker = linTicks{unit: Share, n: 5}
+			for _, l := range t.Lines {
+				l.Step = true
+				p.add(l)
+			}
+			ps = append(ps, p)
+		}
+		row(c, true, ps...)
 	}}
 }
 

@@ -24,8 +24,6 @@ type Line struct {
 	Markers bool
 	// Step draws a distribution function: level, then up or down.
 	Step bool
-	// Dotted overrides the look's dashes, to tell two curves of one key apart.
-	Dotted bool
 }
 
 // panel is one coordinate system.
@@ -155,9 +153,6 @@ func (p *panel) drawAt(c draw.Canvas) draw.Canvas {
 
 func (p *panel) drawLine(da *draw.Canvas, tx, ty func(float64) vg.Length, l Line) []vg.Point {
 	lk := lookOf(l.Key)
-	if l.Dotted {
-		lk.dash = []vg.Length{0.9, 1.5}
-	}
 	var pts []vg.Point
 	logX, logY := isLog(p.X), isLog(p.Y)
 	for i := range l.X {

@@ -29,14 +29,16 @@ func gallery() []Figure {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var around []TimeLine
 	var ccdf, cdf []Line
-	for _, s := range []string{"none", "waitfree", "barrier"} {
+	cdfs := []TimeLine{{Title: "first thread"}, {Title: "last thread"}}
+	stall := map[string]float64{"barrier": 3e6, "stopworld": 1.5e6, "restart": 6e6}
+	for _, s := range []string{"none", "waitfree", "barrier", "stopworld", "restart", "naive"} {
 		t := TimeLine{Title: s}
 		for _, q := range []string{"p50", "p99", "max"} {
 			l := Line{Label: q, Key: q}
 			for x := -5e6; x <= 10e6; x += 0.25e6 {
 				y := 60e3 * map[string]float64{"p50": 1, "p99": 6, "max": 25}[q] * math.Exp(rng.NormFloat64()*0.1)
-				if s == "barrier" && x >= 0 && x < 3e6 {
-					y += 3e6 - x
+				if x >= 0 && x < stall[s] {
+					y += stall[s] - x
 				}
 				l.X, l.Y = append(l.X, x), append(l.Y, y)
 			}
@@ -44,22 +46,35 @@ func gallery() []Figure {
 		}
 		around = append(around, t)
 		l := Line{Label: s, Key: s}
-		tail := map[string]float64{"none": 1, "waitfree": 1.3, "barrier": 12}[s]
+		tail := map[string]float64{"none": 1, "waitfree": 1.3, "barrier": 12, "stopworld": 7, "restart": 30, "naive": 1.1}[s]
 		for i := range 200 {
 			p := math.Pow(10, -float64(i)/40)
 			l.X, l.Y = append(l.X, 50e3*(1+tail*float64(i)*0.1)), append(l.Y, p)
 		}
 		ccdf = append(ccdf, l)
 	}
-	for _, s := range []string{"waitfree", "barrier"} {
-		for k, which := range []string{"first", "last"} {
-			l := Line{Label: which + ", " + s, Key: s, Dotted: k == 0}
+	for _, s := range []string{"waitfree", "barrier", "stopworld", "restart"} {
+		for k := range cdfs {
+			l := Line{Label: s, Key: s}
 			for i := range 100 {
-				base := map[string]float64{"waitfree": 20e3, "barrier": 2e6}[s]
+				base := map[string]float64{"waitfree": 20e3, "barrier": 2e6, "stopworld": 0.9e6, "restart": 6e6}[s]
 				l.X, l.Y = append(l.X, base*math.Exp(float64(i)/60)*(1+float64(k)*20/(1+base/1e5))), append(l.Y, float64(i+1)/100)
 			}
-			cdf = append(cdf, l)
+			cdfs[k].Lines = append(cdfs[k].Lines, l)
 		}
+	}
+	// The shares of defects that a fuzzer has not found yet.
+	for i, s := range []string{"guided", "blind", "free"} {
+		l := Line{Label: s, Key: s, X: []float64{0.5e9}, Y: []float64{1}}
+		for k, t := 0, 1.0; k < 40-8*i; k++ {
+			t *= math.Exp(rng.ExpFloat64() * 0.1 * float64(1+i))
+			if t > 590 {
+				break
+			}
+			l.X, l.Y = append(l.X, t*1e9), append(l.Y, 1-float64(k+1)/50)
+		}
+		l.X, l.Y = append(l.X, 600e9), append(l.Y, l.Y[len(l.Y)-1])
+		cdf = append(cdf, l)
 	}
 	gantt := func(title string, wait bool, n int) Gantt {
 		g := Gantt{Title: title, From: -1e6, To: 6e6, Marks: []Mark{{0, "asked"}, {0.4e6, "published"}, {3.4e6, "last over"}}}
@@ -98,7 +113,8 @@ func gallery() []Figure {
 	return []Figure{
 		Around("around", note, 5e6, around),
 		CCDF("ccdf", note, "Latency of requests in the window", ccdf),
-		CDF("cdf", note, "Time after the patch was asked for", "Share of patches", cdf),
+		CDFs("cdfs", note, "Time after the patch was asked for", "Share of patches", cdfs),
+		CDF("survival", note, "Time of looking for it", "Share not found yet", cdf),
 		Gantts("gantt", note, []Gantt{gantt("waitfree", false, 9), gantt("barrier", true, 9)}),
 		Gantts("gantt-many", note, []Gantt{gantt("waitfree", false, 64), gantt("barrier", true, 64)}),
 		Cost("cost", note, "Resident size", KiB, "Cost of one call", Nanoseconds, cost),
@@ -165,7 +181,7 @@ func empty() []Figure {
 	hole := []Line{{Label: "hole", Key: "fork", X: []float64{1, 0, nan, 4}, Y: []float64{0, 1, 1, math.Inf(1)}}, {Label: "one", Key: "seal", X: []float64{3}, Y: []float64{5}}}
 	return []Figure{
 		Around("e-around", "", 0, nil), Around("e-around1", "", 0, []TimeLine{{Title: "x"}}), Around("e-around2", "", 1, []TimeLine{{Lines: hole}}),
-		CCDF("e-ccdf", "", "", nil), CDF("e-cdf", "", "", "", hole), CDF("e-cdf0", "", "", "", nil),
+		CCDF("e-ccdf", "", "", nil), CDF("e-cdf", "", "", "", hole), CDF("e-cdf0", "", "", "", nil), CDFs("e-cdfs", "", "", "", nil), CDFs("e-cdfs1", "", "", "", []TimeLine{{Lines: hole}, {}}),
 		Gantts("e-gantt", "", nil), Gantts("e-gantt1", "", []Gantt{{}}), Gantts("e-gantt2", "", []Gantt{{From: 0, To: 1, Tracks: []Track{{Over: nan}}}}),
 		Cost("e-cost", "", "", KiB, "", Nanoseconds, nil), Cost("e-cost1", "", "", Count, "", Instructions, hole),
 		Ratios("e-ratios", "", "", 1.02, nil), Ratios("e-ratios1", "", "", 1.02, []Ratio{{"a", "b", nan, nan, nan}}),

@@ -84,8 +84,12 @@ var looks = map[string]look{
 	"stopworld": {color.NRGBA{0x8e, 0x3a, 0x80, 0xff}, []vg.Length{2.5, 1.5}, draw.PyramidGlyph{}, lineWidth},
 	"restart":   {color.NRGBA{0x7a, 0x5c, 0x1e, 0xff}, []vg.Length{6, 2, 1, 2, 1, 2}, draw.BoxGlyph{}, lineWidth},
 
-	"create":  {color.NRGBA{0x0b, 0x4f, 0x9c, 0xff}, nil, draw.CircleGlyph{}, 1.2},
-	"seal":    {color.NRGBA{0x00, 0x7f, 0x66, 0xff}, []vg.Length{4, 1.6}, draw.TriangleGlyph{}, lineWidth},
+	"create":         {color.NRGBA{0x0b, 0x4f, 0x9c, 0xff}, nil, draw.CircleGlyph{}, 1.2},
+	"seal":           {color.NRGBA{0x00, 0x7f, 0x66, 0xff}, []vg.Length{4, 1.6}, draw.TriangleGlyph{}, lineWidth},
+	"enter-last":     {color.NRGBA{0xb0, 0x5a, 0x9b, 0xff}, []vg.Length{5, 1.2, 1, 1.2}, draw.RingGlyph{}, lineWidth},
+	"retire":         {color.NRGBA{0x1a, 0x1a, 0x1a, 0xff}, []vg.Length{1, 1.6}, draw.RingGlyph{}, lineWidth},
+	"fork-exit-wait": {color.NRGBA{0x7a, 0x2b, 0x00, 0xff}, []vg.Length{2, 1.2}, draw.BoxGlyph{}, lineWidth},
+
 	"enter":   {color.NRGBA{0xb0, 0x5a, 0x9b, 0xff}, []vg.Length{1.4, 1.4}, draw.PyramidGlyph{}, lineWidth},
 	"write":   {color.NRGBA{0x9a, 0x6b, 0x00, 0xff}, []vg.Length{5, 1.5, 1, 1.5}, draw.BoxGlyph{}, lineWidth},
 	"pull":    {color.NRGBA{0x3f, 0x90, 0xc5, 0xff}, []vg.Length{2.6, 1.4}, draw.PlusGlyph{}, lineWidth},

@@ -298,8 +298,16 @@ func (b *builder) aroundLine(s string, raw []record.Latency) (plots.TimeLine, in
 			pooled[i] = append(pooled[i], b.dist(h))
 		}
 	}
-	lines := []plots.Line{{Label: "max", Key: "max"}, {Label: "p99", Key: "p99"}, {Label: "median", Key: "p50"}}
-	qs := []float64{1, 0.99, 0.5}
+	// One quantile for all bins, so that no line leaps over those that have too few
+	// requests for it.
+	high, label := 0.99, "p99"
+	for _, ds := range pooled {
+		if n := stats.Merge(ds...).N(); n > 0 && n < 100 {
+			high, label = 0.9, "p90"
+		}
+	}
+	lines := []plots.Line{{Label: "max", Key: "max"}, {Label: label, Key: "p99"}, {Label: "median", Key: "p50"}}
+	qs := []float64{1, high, 0.5}
 	any := false
 	for i, ds := range pooled {
 		d := stats.Merge(ds...)
@@ -309,9 +317,6 @@ func (b *builder) aroundLine(s string, raw []record.Latency) (plots.TimeLine, in
 		any = true
 		x := (float64(f.FirstBin+i) + 0.5) * float64(f.BinNS)
 		for k := range lines {
-			if qs[k] == 0.99 && d.N() < 100 {
-				continue
-			}
 			lines[k].X, lines[k].Y = append(lines[k].X, x), append(lines[k].Y, d.Quantile(qs[k]))
 		}
 	}

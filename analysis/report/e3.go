@@ -82,7 +82,7 @@ func (b *builder) e3() {
 		for _, key := range sortedCells(first) {
 			by, words := cells[key], cellText(first[key])
 			id := fmt.Sprintf("e3.%s.%s.", base, key)
-			var lines []plots.Line
+			panels := []plots.TimeLine{{Title: "first thread"}, {Title: "last thread"}}
 			medians := map[record.Strategy][2]Number{}
 			var n int64
 			nBoots := 0
@@ -110,13 +110,15 @@ func (b *builder) e3() {
 				tab.Rows = append(tab.Rows, []tableCell{text(words), text(string(s)), short(c("boots", "boots", int64(len(o.units)))), short(c("patches", "published patches", o.total)),
 					short(c("refused", "refused or failed patches", o.failed)), short(behind),
 					full(f50), short(q("first", o.first, 0.99, "p99")), full(l50), short(q("last", o.last, 0.99, "p99")), short(q("last", o.last, 1, "max"))})
-				lines = append(lines, cdfLine("first, "+string(s), string(s), true, stats.Merge(o.dists(o.first)...), o.total), cdfLine("last, "+string(s), string(s), false, stats.Merge(o.dists(o.last)...), o.total))
+				for i, of := range []map[string][]stats.Point{o.first, o.last} {
+					panels[i].Lines = append(panels[i].Lines, cdfLine(string(s), stats.Merge(o.dists(of)...), o.total))
+				}
 			}
 			if n > 0 {
 				name := slug(string(base) + " " + key)
 				foot := fmt.Sprintf("%s · %s · %s, n = %s", base, words, boots(nBoots), count(n, "patch"))
-				f := plots.CDF("e3-over-"+name, foot, "Time after the patch was asked for", "Share of patches", lines)
-				sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of patches for which the first (dotted) and the last thread runs new code within a given time, %s (%s; n = %s). "+
+				f := plots.CDFs("e3-over-"+name, foot, "Time after the patch was asked for", "Share of patches", panels)
+				sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of patches for which the first thread (left) and the last (right) runs new code within a given time, %s (%s; n = %s). "+
 					"Under barrier the first is over hardly before the last, for all wait for all; under waitfree the first does not wait.", words, baseName(base), count(n, "patch"))})
 			}
 			w, wok := by[record.WaitFree]
@@ -199,8 +201,8 @@ func (v *verdicts) text(none string) string {
 }
 
 // cdfLine is the share of total values up to each value, thinned.
-func cdfLine(label, key string, dotted bool, d stats.Dist, total int64) plots.Line {
-	l := plots.Line{Label: label, Key: key, Dotted: dotted}
+func cdfLine(s string, d stats.Dist, total int64) plots.Line {
+	l := plots.Line{Label: s, Key: s}
 	var upTo int64
 	last := -1.0
 	for i, p := range d {
