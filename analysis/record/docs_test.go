@@ -122,6 +122,7 @@ Histograms are HdrHistogram's compressed V2 encoding in base64: nanoseconds, up 
 	section("complaint", reflect.TypeFor[Complaint]())
 	section("cell", reflect.TypeFor[Cell]())
 	section("trial", reflect.TypeFor[Trial]())
+	section("program", reflect.TypeFor[Program]())
 	section("counts", reflect.TypeFor[Counts]())
 	section("latency", reflect.TypeFor[Latency]())
 	section("over", reflect.TypeFor[Over]())

@@ -147,6 +147,9 @@ func encode(u Unit) ([]byte, error) {
 	for i := 0; i < len(u.Trials) && err == nil; i++ {
 		err = put(Line{Kind: KindTrial, Trial: &u.Trials[i]})
 	}
+	for i := 0; i < len(u.Programs) && err == nil; i++ {
+		err = put(Line{Kind: KindProgram, Program: &u.Programs[i]})
+	}
 	for i := 0; i < len(u.Latencies) && err == nil; i++ {
 		err = put(Line{Kind: KindLatency, Latency: &u.Latencies[i]})
 	}
@@ -273,6 +276,8 @@ func (u *Unit) add(l Line) error {
 		u.Boot = *l.Boot
 	case l.Kind == KindTrial && l.Trial != nil:
 		u.Trials = append(u.Trials, *l.Trial)
+	case l.Kind == KindProgram && l.Program != nil:
+		u.Programs = append(u.Programs, *l.Program)
 	case l.Kind == KindLatency && l.Latency != nil:
 		u.Latencies = append(u.Latencies, *l.Latency)
 	case l.Kind == KindOver && l.Over != nil:

@@ -43,8 +43,9 @@ func unit(t testing.TB, i int) Unit {
 			Experiment: "E2", Strategy: Barrier, WindowNS: 1000, Window: hist(t, 1, 5, 1e6), Steady: hist(t),
 			BinNS: 10, FirstBin: -1, Bins: []*Hist{hist(t, 3), nil},
 		}},
-		Overs:  []Over{{Experiment: "E3", Strategy: WaitFree, QueuedNS: 10, Moves: []Move{{Thread: 1, AtNS: 30, How: HowOwn}}}},
-		Micros: []Micro{{Experiment: "E4", Bench: "create", ResidentKiB: 1024, Batch: 1, ValuesNS: []int64{1, 2, 3}}},
+		Programs: []Program{{Experiment: "E9", Program: "server", Version: "1.0", Fix: "CVE-0000-0000", Strategy: WaitFree, Patches: 1, FirstNS: []int64{7}, LastNS: []int64{0}, Window: hist(t, 4), Steady: hist(t)}},
+		Overs:    []Over{{Experiment: "E3", Strategy: WaitFree, QueuedNS: 10, Moves: []Move{{Thread: 1, AtNS: 30, How: HowOwn}}}},
+		Micros:   []Micro{{Experiment: "E4", Bench: "create", ResidentKiB: 1024, Batch: 1, ValuesNS: []int64{1, 2, 3}}},
 	}
 }
 

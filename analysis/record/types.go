@@ -19,6 +19,7 @@ type Kind string
 const (
 	KindBoot    Kind = "boot"    // one boot of a virtual machine; the first line of its unit
 	KindTrial   Kind = "trial"   // one program run under one strategy, judged by the oracles
+	KindProgram Kind = "program" // one real program under load and a real fix, under one strategy
 	KindLatency Kind = "latency" // request latencies of one run, by relation to the patches
 	KindOver    Kind = "over"    // one patch: when it reached each stage and each thread
 	KindMicro   Kind = "micro"   // one micro-benchmark at one setting
@@ -38,6 +39,8 @@ type Line struct {
 	Boot *Boot `json:"boot,omitempty"`
 	// Payload of kind trial.
 	Trial *Trial `json:"trial,omitempty"`
+	// Payload of kind program.
+	Program *Program `json:"program,omitempty"`
 	// Payload of kind latency.
 	Latency *Latency `json:"latency,omitempty"`
 	// Payload of kind over.
@@ -226,6 +229,41 @@ type Trial struct {
 	Note string `json:"note,omitempty"`
 	// What happened in it.
 	Counts Counts `json:"counts"`
+}
+
+// Program is one real program under load that was patched with a real fix, under
+// one strategy.
+type Program struct {
+	// Experiment: E9.
+	Experiment string `json:"experiment"`
+	// Name and version of the program, and the fix: a CVE or the commit upstream.
+	Program string `json:"program"`
+	Version string `json:"version"`
+	Fix     string `json:"fix"`
+	// How code was changed.
+	Strategy Strategy `json:"strategy"`
+	// Factors.
+	Cell Cell `json:"cell"`
+	// Patches that were published, and that were refused or failed.
+	Patches       int64 `json:"patches"`
+	PatchesFailed int64 `json:"patches_failed,omitempty"`
+	// From asking for a patch until the first thread runs the new code and until none can
+	// reach the old code any more, for each published patch; 0: not reached.
+	FirstNS []int64 `json:"first_ns,omitempty"`
+	LastNS  []int64 `json:"last_ns,omitempty"`
+	// Requests that were sent; of these without an answer, with a wrong one, and lost with their connection.
+	Requests int64 `json:"requests"`
+	Lost     int64 `json:"lost,omitempty"`
+	Wrong    int64 `json:"wrong,omitempty"`
+	Dropped  int64 `json:"dropped,omitempty"`
+	// Length of the window of a patch.
+	WindowNS int64 `json:"window_ns"`
+	// Latencies of requests in the window of a patch.
+	Window *Hist `json:"window"`
+	// Latencies of all other requests.
+	Steady *Hist `json:"steady"`
+	// What else there is to say.
+	Note string `json:"note,omitempty"`
 }
 
 // Counts of what happened in a trial, all recorded, none estimated.
@@ -430,6 +468,7 @@ type Unit struct {
 	Key       string
 	Boot      Boot
 	Trials    []Trial
+	Programs  []Program
 	Latencies []Latency
 	Overs     []Over
 	Micros    []Micro

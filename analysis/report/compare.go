@@ -121,7 +121,11 @@ func Compare(dirA, dirB string) (*Comparison, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compare: %w", err)
 		}
-		b, err := build(m, units)
+		matrix, err := record.ReadMatrix(dir)
+		if err != nil {
+			return nil, fmt.Errorf("compare: %w", err)
+		}
+		b, err := buildWith(m, units, matrix)
 		if err != nil {
 			return nil, fmt.Errorf("compare: %s: %w", dir, err)
 		}
@@ -311,7 +315,7 @@ func (b *builder) noise(stream uint64) (noise, error) {
 		n.machine = append(n.machine, strings.Join(sortedKeys(machines), "; "))
 	}
 	rng := rand.New(rand.NewPCG(seed("compare"), stream))
-	s := &builder{manifest: b.manifest, dists: b.dists, bare: true}
+	s := &builder{manifest: b.manifest, matrix: b.matrix, dists: b.dists, bare: true}
 	for range compareResamples {
 		s.units, s.summary = s.units[:0], Summary{}
 		for _, kind := range kinds {
@@ -395,7 +399,10 @@ func (n noise) rests(x Number) (boots int, machines, base string) {
 	boots = math.MaxInt
 	ms, bs := map[string]bool{}, map[string]bool{}
 	for _, key := range x.Records {
-		k := n.kind[key]
+		k, ok := n.kind[key]
+		if !ok {
+			return 0, "", "" // not of boots: the kill matrix
+		}
 		boots = min(boots, n.boots[k])
 		ms[n.machine[k]], bs[string(n.base[key])] = true, true
 	}
@@ -430,6 +437,8 @@ func (x *Change) estimates(a, b Number, na, nb noise, sameHost bool) (e [2]stats
 		return e, "durations of different hosts"
 	case ma != mb:
 		return e, fmt.Sprintf("machines with %s and with %s", ma, mb)
+	case ba == 0 || bb == 0:
+		return e, "not of boots"
 	case ba < 2 || bb < 2:
 		return e, "a single boot of a kind tells nothing of noise"
 	}

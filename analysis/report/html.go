@@ -77,7 +77,7 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 			x := htmlPart{Table: p.Table}
 			if p.Figure != nil {
 				figure++
-				x.Number, x.Caption, x.Name, x.Command = figure, p.Caption, p.Figure.Name, b.command(s.ID)
+				x.Number, x.Caption, x.Name, x.Command = figure, p.Caption, p.Figure.Name, b.command(s)
 				x.Wide = p.Figure.W > plots.OneColumn
 				x.SVG = template.HTML(inline(svg[p.Figure.Name], p.Caption)) //nolint:gosec // our own drawing
 			}
@@ -103,9 +103,12 @@ func (b *builder) html(svg map[string]string) ([]byte, error) {
 }
 
 // command makes the figures of an experiment, kernels and machines included.
-func (b *builder) command(experiment string) string {
+func (b *builder) command(of section) string {
+	if of.Command != "" {
+		return of.Command
+	}
 	m := b.manifest
-	s := fmt.Sprintf("wflp evaluate -profile %s -only %s", m.Profile, experiment)
+	s := fmt.Sprintf("wflp evaluate -profile %s -only %s", m.Profile, of.ID)
 	if mode := m.Config["mode"]; mode != "" {
 		s += " -mode " + mode
 	}
@@ -122,7 +125,7 @@ func (b *builder) captions() []byte {
 	for _, s := range b.sections {
 		for _, p := range s.Parts {
 			if p.Figure != nil {
-				fmt.Fprintf(&out, "\\newcommand{\\%s}{%s Made by \\texttt{%s}.}%% %s\n", macroName("caption-"+p.Figure.Name), tex(p.Caption), tex(b.command(s.ID)), p.Figure.Name)
+				fmt.Fprintf(&out, "\\newcommand{\\%s}{%s Made by \\texttt{%s}.}%% %s\n", macroName("caption-"+p.Figure.Name), tex(p.Caption), tex(b.command(s)), p.Figure.Name)
 			}
 		}
 	}
@@ -137,6 +140,9 @@ type source struct {
 
 // Select is what jq prints the records with.
 func (s source) Select() string {
+	if len(s.Keys) == 1 && s.Keys[0] == record.MatrixName {
+		return "jq -c '.cells[]' " + record.MatrixName
+	}
 	quoted := make([]string, len(s.Keys))
 	for i, k := range s.Keys {
 		quoted[i] = fmt.Sprintf("%q", k)

@@ -91,12 +91,7 @@ func (b *builder) macros() ([]byte, error) {
 		number(name, n, id)
 	}
 	define("wflpTimeBase", tex(string(b.summary.Run.Main)), "time base of the short names of E2 and E3")
-	e2, e3 := b.mostThreads(func(u record.Unit) (cells []record.Cell) {
-		for _, l := range u.Latencies {
-			cells = append(cells, l.Cell)
-		}
-		return cells
-	}), b.mostThreads(func(u record.Unit) (cells []record.Cell) {
+	e2, e3 := b.tailCell(), b.mostThreads(func(u record.Unit) (cells []record.Cell) {
 		for _, o := range u.Overs {
 			cells = append(cells, o.Cell)
 		}
@@ -128,6 +123,16 @@ func (b *builder) macros() ([]byte, error) {
 		number(macroName(n.ID), n, n.ID)
 	}
 	return []byte(out.String()), clash
+}
+
+// tailCell is the cell that short names of latencies are of.
+func (b *builder) tailCell() record.Cell {
+	return b.mostThreads(func(u record.Unit) (cells []record.Cell) {
+		for _, l := range u.Latencies {
+			cells = append(cells, l.Cell)
+		}
+		return cells
+	})
 }
 
 // mostThreads is the cell with most threads among those of the main time base, and

@@ -96,7 +96,7 @@ type Claim struct {
 }
 
 // Make makes summary.json, report.html, figures/ and tables/ in the folder of a
-// run again, from its records and manifest alone.
+// run again, from its records and manifest alone, and the kill matrix beside them.
 func Make(outDir string) error {
 	m, err := record.ReadManifest(outDir)
 	if err != nil {
@@ -106,7 +106,11 @@ func Make(outDir string) error {
 	if err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
-	r, err := build(m, units)
+	matrix, err := record.ReadMatrix(outDir)
+	if err != nil {
+		return fmt.Errorf("make report: %w", err)
+	}
+	r, err := buildWith(m, units, matrix)
 	if err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
@@ -141,6 +145,7 @@ func write(dir string, files map[string][]byte) error {
 type builder struct {
 	manifest record.Manifest
 	units    []record.Unit
+	matrix   *record.Matrix // of E10, if there is one
 	summary  Summary
 	sections []section
 	ids      map[string]bool
@@ -154,6 +159,8 @@ type builder struct {
 type section struct {
 	ID, Question, Method string
 	Parts                []part
+	// Command makes the figures, if it is not wflp evaluate.
+	Command string
 	// Missing says why there is nothing to see.
 	Missing string
 }
@@ -166,7 +173,11 @@ type part struct {
 }
 
 func build(m record.Manifest, units []record.Unit) (*builder, error) {
-	b := &builder{manifest: m, units: units, dists: map[*record.Hist]stats.Dist{}}
+	return buildWith(m, units, nil)
+}
+
+func buildWith(m record.Manifest, units []record.Unit, matrix *record.Matrix) (*builder, error) {
+	b := &builder{manifest: m, units: units, matrix: matrix, dists: map[*record.Hist]stats.Dist{}}
 	return b, b.state()
 }
 
@@ -191,6 +202,9 @@ func (b *builder) state() error {
 	b.e3()
 	b.e4()
 	b.e5()
+	b.e9()
+	b.e10()
+	b.published()
 	b.notes()
 	return nil
 }
@@ -542,7 +556,7 @@ func count(n int64, noun string) string {
 	if strings.HasSuffix(noun, "y") {
 		return plots.Thousands(n) + " " + strings.TrimSuffix(noun, "y") + "ies"
 	}
-	if strings.HasSuffix(noun, "ch") {
+	if strings.HasSuffix(noun, "ch") { // patch, batch, search
 		return plots.Thousands(n) + " " + noun + "es"
 	}
 	return plots.Thousands(n) + " " + noun + "s"

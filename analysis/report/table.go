@@ -15,6 +15,8 @@ type table struct {
 	Name, Caption string
 	Header        []string
 	Rows          [][]tableCell
+	// Prose has sentences in its cells, which break on the page.
+	Prose bool
 }
 
 // tableCell is text or a number.
