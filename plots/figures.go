@@ -11,6 +11,8 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+
+	"github.com/wflp/wflp/analysis/stats"
 )
 
 // TimeLine is a panel with a title. In Around it is latency around the patches
@@ -105,6 +107,22 @@ func CDF(name, note, xLabel, yLabel string, lines []Line) Figure {
 		}
 		row(c, false, p)
 	}}
+}
+
+// Survival is the line of a curve of Kaplan and Meier over seconds. A logarithmic
+// axis has no 0: it begins where all are left, a little before the first.
+func Survival(name string, s stats.Survival) Line {
+	l := Line{Label: name, Key: name}
+	from := 1.0
+	if len(s.T) > 0 && s.T[0] > 0 {
+		from = s.T[0] / 2
+	}
+	l.X, l.Y = append(l.X, from*1e9), append(l.Y, 1)
+	for i := range s.T {
+		l.X, l.Y = append(l.X, s.T[i]*1e9), append(l.Y, s.S[i])
+	}
+	l.X, l.Y = append(l.X, s.Watched*1e9), append(l.Y, l.Y[len(l.Y)-1])
+	return l
 }
 
 // CDFs draws distribution functions over a logarithmic time in panels side by

@@ -20,6 +20,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
+
+	"github.com/wflp/wflp/analysis/stats"
 )
 
 var lookAt = flag.String("look", "", "folder in which to leave the figures of the test, to look at")
@@ -65,15 +67,12 @@ func gallery() []Figure {
 	}
 	// The shares of defects that a fuzzer has not found yet.
 	for i, s := range []string{"guided", "blind", "free"} {
-		l := Line{Label: s, Key: s, X: []float64{0.5e9}, Y: []float64{1}}
-		for k, t := 0, 1.0; k < 40-8*i; k++ {
+		var lives []stats.Life
+		for k, t := 0, 1.0; k < 50; k++ {
 			t *= math.Exp(rng.ExpFloat64() * 0.1 * float64(1+i))
-			if t > 590 {
-				break
-			}
-			l.X, l.Y = append(l.X, t*1e9), append(l.Y, 1-float64(k+1)/50)
+			lives = append(lives, stats.Life{T: min(t, 600), Event: t < 600 && k < 40-8*i})
 		}
-		l.X, l.Y = append(l.X, 600e9), append(l.Y, l.Y[len(l.Y)-1])
+		l := Survival(s, stats.KaplanMeier(lives))
 		cdf = append(cdf, l)
 	}
 	gantt := func(title string, wait bool, n int) Gantt {

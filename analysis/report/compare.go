@@ -360,6 +360,9 @@ func bootKinds(units []record.Unit) [][]int {
 				what[fmt.Sprint(t.Experiment, t.Strategy)] = true
 			}
 		}
+		for _, p := range u.Programs {
+			what[p.Program+p.Fix] = true
+		}
 		for _, l := range u.Latencies {
 			what[l.Cell.String()] = true
 		}

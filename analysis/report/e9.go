@@ -228,19 +228,7 @@ func (b *builder) e10() {
 		}
 		sum.Rows = append(sum.Rows, []tableCell{text(t.Name), short(c("defects", "defects looked for", defects, defects, "defects")), short(c("found", "defects found by at least one seed", found, defects, "defects")),
 			short(c("searches", "searches", int64(len(all)), int64(len(all)), "searches")), short(c("hits", "searches that found their defect", hits, int64(len(all)), "searches")), full(median(id+"time", "a defect", all))})
-		s := stats.KaplanMeier(all)
-		l := plots.Line{Label: t.Name, Key: t.Name}
-		// A logarithmic axis has no 0: the curve begins a little before the first.
-		start := 1.0
-		if len(s.T) > 0 && s.T[0] > 0 {
-			start = s.T[0] / 2
-		}
-		l.X, l.Y = append(l.X, start*1e9), append(l.Y, 1)
-		for i := range s.T {
-			l.X, l.Y = append(l.X, s.T[i]*1e9), append(l.Y, s.S[i])
-		}
-		l.X, l.Y = append(l.X, s.Watched*1e9), append(l.Y, l.Y[len(l.Y)-1])
-		lines = append(lines, l)
+		lines = append(lines, plots.Survival(t.Name, stats.KaplanMeier(all)))
 	}
 	f := plots.CDF("e10-survival", "time of the host · n = "+count(cells, "search"), "Time of looking for it", "Share not found yet", lines)
 	sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Share of the searches for seeded defects that have found nothing yet, over the time that they took (time of the host, of no time base; n = %s). "+

@@ -219,21 +219,7 @@ func (r Report) Figure() plots.Figure {
 			continue
 		}
 		cells += len(lives)
-		s := stats.KaplanMeier(lives)
-		line := plots.Line{Label: t.Name, Key: t.Name}
-		// A logarithmic axis has no 0: the curve begins where all are left, a little
-		// before the first.
-		from := 1.0
-		if len(s.T) > 0 {
-			from = s.T[0] / 2
-		}
-		line.X, line.Y = append(line.X, from*1e9), append(line.Y, 1)
-		for i := range s.T {
-			line.X, line.Y = append(line.X, s.T[i]*1e9), append(line.Y, s.S[i])
-		}
-		last := line.Y[len(line.Y)-1]
-		line.X, line.Y = append(line.X, s.Watched*1e9), append(line.Y, last)
-		lines = append(lines, line)
+		lines = append(lines, plots.Survival(t.Name, stats.KaplanMeier(lives)))
 	}
 	note := fmt.Sprintf("Time of the host, Kaplan-Meier, at most %s; n = %d cells, %d defects.", clock(r.Settings.CapS), cells, len(r.Settings.Mutants))
 	return plots.CDF(FigureName, note, "Time of looking for it", "Share not found yet", lines)
