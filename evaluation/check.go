@@ -55,12 +55,14 @@ func Check(s report.Summary) error {
 		atLeast(id+"memory_ops", 1)
 	}
 	atLeast("e1.waitfree.pulled", 1)
+	atLeast("e1.stopworld.patches", 50)
+	atLeast("e1.stopworld.stops_active", 1)
 	atLeast("e1.naive.violating_runs", 1)
 	claims := map[string]report.Claim{}
 	for _, c := range s.Claims {
 		claims[c.ID] = c
 	}
-	for _, id := range []string{"e1-waitfree", "e1-barrier", "console", "e3-all"} {
+	for _, id := range []string{"e1-waitfree", "e1-barrier", "e1-stopworld", "console", "e3-all"} {
 		switch c, ok := claims[id]; {
 		case !ok:
 			bad("no claim %s", id)

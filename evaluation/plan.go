@@ -30,13 +30,19 @@ type Ability struct {
 // Experiments of this package, in the order of their planning.
 var Experiments = []string{"E1", "E2", "E3", "E4", "E5"}
 
-// compared are the strategies that every cell of E2 compares.
-var compared = []record.Strategy{record.None, record.WaitFree, record.Barrier}
+// compared are the strategies that every cell of E2 compares, and followed those
+// whose patches E3 follows.
+var (
+	compared = []record.Strategy{record.None, record.WaitFree, record.Barrier, record.StopWorld}
+	followed = []record.Strategy{record.WaitFree, record.Barrier, record.StopWorld}
+)
 
 // correctness is E1: boots with programs in each, every program under each of
 // the strategies. Checked boots are those of each of the kernels with checks:
 // fewer and shorter, as such a kernel is slow.
-type correctness struct{ boots, programs, checkedBoots, checkedPrograms int }
+// Of the programs of a boot, those that are stopped to be patched are fewer: the
+// strategy is the least in question.
+type correctness struct{ boots, programs, stopped, checkedBoots, checkedPrograms int }
 
 // load is a cell of E2. Without long requests all threads are at a quiescence
 // point within about a millisecond, which is the best case of global quiescence.
@@ -84,15 +90,15 @@ type profile struct {
 // with emulation, and smoke within two minutes; full takes a night.
 var profiles = map[string]profile{
 	"smoke": {
-		e1: correctness{boots: 2, programs: 5, checkedBoots: 1, checkedPrograms: 2},
+		e1: correctness{boots: 2, programs: 5, stopped: 3, checkedBoots: 1, checkedPrograms: 2},
 		e2: latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
 		e4: operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
 		e5: everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 128},
 	},
 	"quick": {
-		e1: correctness{boots: 12, programs: 26, checkedBoots: 1, checkedPrograms: 8},
-		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 20000}, {32, 40, 0, 0}, {64, 40, 0, 0}},
+		e1: correctness{boots: 12, programs: 26, stopped: 8, checkedBoots: 1, checkedPrograms: 8},
+		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
@@ -103,7 +109,7 @@ var profiles = map[string]profile{
 		e5: everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
 	},
 	"full": {
-		e1: correctness{boots: 60, programs: 40, checkedBoots: 6, checkedPrograms: 20},
+		e1: correctness{boots: 60, programs: 40, stopped: 20, checkedBoots: 6, checkedPrograms: 20},
 		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
 			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 20000}, {16, 40, 1, 100000}},
 			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
@@ -217,7 +223,9 @@ func (b *planner) e1(p correctness) {
 			}
 			program := Program{Seed: seed, Shape: workloads.Correctness}
 			for _, s := range strategies {
-				u.Trials = append(u.Trials, Trial{Experiment: "E1", Program: program, Strategy: s})
+				if s != record.StopWorld || i < p.stopped {
+					u.Trials = append(u.Trials, Trial{Experiment: "E1", Program: program, Strategy: s})
+				}
 			}
 		}
 		if part != "" {
@@ -232,7 +240,7 @@ func (b *planner) e1(p correctness) {
 		}
 	}
 	for boot := range p.boots {
-		add(release, boot, p.programs, 512, 900*time.Millisecond, "", record.WaitFree, record.Barrier)
+		add(release, boot, p.programs, 512, 1100*time.Millisecond, "", record.WaitFree, record.Barrier, record.StopWorld)
 		// The control has a machine of its own: torn code is any code, and may
 		// take an emulated machine down with it.
 		add(release, boot, p.programs, 512, 300*time.Millisecond, "naive", record.Naive)
@@ -264,12 +272,12 @@ func (b *planner) e2(p latencies) {
 func (b *planner) e3(p overs) {
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(p.cells)*2*(p.durationMS+400))*time.Millisecond}
+			Estimate: 3*time.Second + time.Duration(len(p.cells)*len(followed)*(p.durationMS+400))*time.Millisecond}
 		for i, c := range p.cells {
 			c.DurationMS, c.Patches = p.durationMS, p.patches
 			program := Program{Seed: b.derive("E3", boot, i), Shape: workloads.Over, Slow: &c}
 			cell := record.Cell{Threads: c.Threads, IntervalUS: c.IntervalUS, LongPct: c.LongPct, LongUS: c.LongUS, BlockedThreads: c.Blocked}
-			for _, s := range []record.Strategy{record.WaitFree, record.Barrier} {
+			for _, s := range followed {
 				u.Trials = append(u.Trials, Trial{Experiment: "E3", Program: program, Strategy: s, Cell: cell})
 			}
 		}

@@ -17,6 +17,8 @@ packages=(
 	"gcc            gcc"
 	"libc6-dev      /usr/lib/x86_64-linux-gnu/libc.a"
 	"make           make"
+	# For the strategy that walks the stacks of stopped threads.
+	"libunwind-dev  /usr/lib/x86_64-linux-gnu/libunwind-x86_64.a"
 	"binutils       ld"
 	"bison          bison"
 	"flex           flex"

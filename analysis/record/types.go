@@ -287,6 +287,14 @@ type Counts struct {
 	Deaths int64 `json:"deaths"`
 	// Memory operations (map, unmap, protect, remap, copy-on-write, …).
 	MemoryOps int64 `json:"memory_ops"`
+	// Under stopworld: how often all threads were stopped, of these in vain because a
+	// function to be changed was on a stack, and because a stack could not be walked.
+	Stops        int64 `json:"stops,omitempty"`
+	StopsActive  int64 `json:"stops_active,omitempty"`
+	StopsUnknown int64 `json:"stops_unknown,omitempty"`
+	// Under stopworld: transactions whose functions ran in different generations, each
+	// of them whole. The strategy does not promise otherwise.
+	Mixed int64 `json:"mixed,omitempty"`
 }
 
 // Latency holds the latencies of one open-loop run.  A latency counts from the
@@ -355,6 +363,11 @@ type Over struct {
 	Threads  int `json:"threads"`
 	Migrated int `json:"migrated"`
 	Pulled   int `json:"pulled"`
+	// The longest time for which one thread was held up by the patch.
+	HeldNS int64 `json:"held_ns,omitempty"`
+	// Under stopworld: stops of all threads that it took, and their lengths together.
+	Stops     int   `json:"stops,omitempty"`
+	StoppedNS int64 `json:"stopped_ns,omitempty"`
 	// Each thread's way over; may be left out where only the totals are wanted.
 	Moves []Move `json:"moves,omitempty"`
 }

@@ -73,6 +73,10 @@ func (t *tally) add(unit string, x record.Trial) {
 	c.Births += x.Counts.Births
 	c.Deaths += x.Counts.Deaths
 	c.MemoryOps += x.Counts.MemoryOps
+	c.Stops += x.Counts.Stops
+	c.StopsActive += x.Counts.StopsActive
+	c.StopsUnknown += x.Counts.StopsUnknown
+	c.Mixed += x.Counts.Mixed
 	t.specs[x.SpecID] = true
 	if x.Counts.MemoryOps > 0 {
 		t.withOps[x.SpecID] = true
@@ -106,6 +110,9 @@ func (b *builder) e1() {
 		Header: []string{"strategy", "boots", "specs", "runs", "with violation", "undecided", "patches", "executions", "violations", "bound per run", "bound per patch"}}
 	volume := &table{Name: "e1-volume", Caption: "What happened in these runs.",
 		Header: []string{"strategy", "transactions", "requests", "moved at own point", "pulled asleep", "thread births", "memory operations", "patches refused"}}
+	stops := &table{Name: "e1-stops", Caption: "Stops of all threads under stopworld. In vain are those at which a function to be changed was on a stack, or a stack could not be walked to its end; " +
+		"mixed are transactions whose functions, each whole, ran in different generations, which the strategy does not promise to avoid.",
+		Header: []string{"strategy", "stops", "in vain, active code", "in vain, unknown stack", "patches", "transactions", "mixed"}}
 	kindSet := map[string]bool{}
 	var names []string
 	var runs []int64
@@ -155,6 +162,12 @@ func (b *builder) e1() {
 			short(c("transactions", "transactions", t.counts.Transactions)), short(c("requests", "requests", t.counts.Requests)),
 			short(c("migrated", "threads moved at their own quiescence point", t.counts.Migrated)), short(c("pulled", "threads pulled over asleep", t.counts.Pulled)),
 			short(c("births", "thread births", t.counts.Births)), short(c("memory_ops", "memory operations", t.counts.MemoryOps)), short(c("refused", "patches refused or failed", t.counts.PatchesFailed))})
+		if t.counts.Stops > 0 {
+			stops.Rows = append(stops.Rows, []tableCell{text(string(s)), short(c("stops", "stops of all threads", t.counts.Stops)),
+				short(c("stops_active", "stops in vain, a function to be changed was on a stack", t.counts.StopsActive)),
+				short(c("stops_unknown", "stops in vain, a stack could not be walked", t.counts.StopsUnknown)), short(pat),
+				text(plots.Thousands(t.counts.Transactions)), short(c("mixed", "transactions of mixed generations, as not promised otherwise", t.counts.Mixed))})
+		}
 		names = append(names, string(s))
 		runs = append(runs, t.runs)
 		var row []int64
@@ -180,12 +193,18 @@ func (b *builder) e1() {
 		foot := b.footer(func(u record.Unit) bool { return len(u.Trials) > 0 }, count(total, "run"))
 		f := plots.Outcomes("e1-outcomes", foot, names, figKinds, runs, caught)
 		sec.Parts = append(sec.Parts,
-			part{Figure: &f, Caption: "Runs in which each kind of violation was seen, by strategy. waitfree and barrier must show zeros, naive must not: it runs the same programs and proves that the checks can see (" + foot + ")."},
+			part{Figure: &f, Caption: "Runs in which each kind of violation was seen, by strategy. waitfree, barrier and stopworld must show zeros, naive must not: it runs the same programs and proves that the checks can see (" + foot + ")."},
 			part{Table: tab}, part{Table: volume})
+		if len(stops.Rows) > 0 {
+			sec.Parts = append(sec.Parts, part{Table: stops})
+		}
 	}
 	b.sections = append(b.sections, sec)
 
-	for _, s := range []record.Strategy{record.WaitFree, record.Barrier} {
+	for _, s := range []record.Strategy{record.WaitFree, record.Barrier, record.StopWorld} {
+		if s == record.StopWorld && by[s] == nil { // a rival: where it did not run, nothing is said of it
+			continue
+		}
 		c := Claim{
 			ID: "e1-" + string(s), Text: fmt.Sprintf("No run under %s shows a violation.", s),
 			Expected: "0 runs with a violation, at most 1 % of the runs undecided",

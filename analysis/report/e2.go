@@ -226,6 +226,10 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		claim.Holds = below(r, 1)
 		numbers = append(numbers, r)
 	}
+	ratioRow(record.WaitFree, record.StopWorld)
+	for _, s := range []record.Strategy{record.StopWorld, record.Restart} {
+		ratioRow(s, record.None)
+	}
 	for _, s := range []record.Strategy{record.WaitFree, record.Barrier} {
 		if r, ok := ratioRow(s, record.None); ok {
 			numbers = append(numbers, r)

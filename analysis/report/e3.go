@@ -20,6 +20,8 @@ type overs struct {
 	total       int64                    // published patches
 	behind      int64                    // of which some thread never got over
 	failed      int64
+	held        map[string][]stats.Point // by unit: the longest that one thread was held up
+	stops       int64                    // of all threads
 	raw         []record.Over
 }
 
@@ -57,7 +59,7 @@ func (b *builder) e3() {
 				}
 				x := cells[key][o.Strategy]
 				if x == nil {
-					x = &overs{first: map[string][]stats.Point{}, last: map[string][]stats.Point{}}
+					x = &overs{first: map[string][]stats.Point{}, last: map[string][]stats.Point{}, held: map[string][]stats.Point{}}
 					cells[key][o.Strategy] = x
 				}
 				x.units = distinct(append(x.units, u.Key))
@@ -67,6 +69,8 @@ func (b *builder) e3() {
 				}
 				x.total++
 				x.raw = append(x.raw, o)
+				x.stops += int64(o.Stops)
+				x.held[u.Key] = append(x.held[u.Key], stats.Point{V: float64(o.HeldNS), N: 1})
 				if o.FirstOverNS != 0 {
 					x.first[u.Key] = append(x.first[u.Key], stats.Point{V: float64(o.FirstOverNS - o.QueuedNS), N: 1})
 				}
@@ -78,7 +82,7 @@ func (b *builder) e3() {
 			}
 		}
 		tab := &table{Name: "e3-over-" + string(base), Caption: "Time from asking for a patch to the first and to the last thread in the new code (" + baseName(base) + "), with 95 % intervals over boots.",
-			Header: []string{"cell", "strategy", "boots", "patches", "refused", "behind", "first p50", "first p99", "last p50", "last p99", "last max"}}
+			Header: []string{"cell", "strategy", "boots", "patches", "refused", "behind", "first p50", "first p99", "last p50", "last p99", "last max", "held p50", "held max", "stops"}}
 		for _, key := range sortedCells(first) {
 			by, words := cells[key], cellText(first[key])
 			id := fmt.Sprintf("e3.%s.%s.", base, key)
@@ -93,7 +97,11 @@ func (b *builder) e3() {
 				q := func(which string, of map[string][]stats.Point, share float64, name string) Number {
 					d := o.dists(of)
 					v, iv := b.quantiles(id+string(s)+which+name, d, []float64{share})
-					return b.num(id+string(s)+"."+which+"."+name, fmt.Sprintf("%s of the time until the %s thread runs new code, %s, %s", name, which, s, words), "ns",
+					what := fmt.Sprintf("%s of the time until the %s thread runs new code, %s, %s", name, which, s, words)
+					if which == "held" {
+						what = fmt.Sprintf("%s of the longest time for which a patch held one thread up, %s, %s", name, s, words)
+					}
+					return b.num(id+string(s)+"."+which+"."+name, what, "ns",
 						v[0], iv[0], stats.Merge(d...).N(), "patches", o.units)
 				}
 				c := func(name, what string, v int64) Number {
@@ -109,7 +117,8 @@ func (b *builder) e3() {
 				}
 				tab.Rows = append(tab.Rows, []tableCell{text(words), text(string(s)), short(c("boots", "boots", int64(len(o.units)))), short(c("patches", "published patches", o.total)),
 					short(c("refused", "refused or failed patches", o.failed)), short(behind),
-					full(f50), short(q("first", o.first, 0.99, "p99")), full(l50), short(q("last", o.last, 0.99, "p99")), short(q("last", o.last, 1, "max"))})
+					full(f50), short(q("first", o.first, 0.99, "p99")), full(l50), short(q("last", o.last, 0.99, "p99")), short(q("last", o.last, 1, "max")),
+					short(q("held", o.held, 0.5, "p50")), short(q("held", o.held, 1, "max")), short(c("stops", "stops of all threads", o.stops))})
 				for i, of := range []map[string][]stats.Point{o.first, o.last} {
 					panels[i].Lines = append(panels[i].Lines, cdfLine(string(s), stats.Merge(o.dists(of)...), o.total))
 				}
@@ -257,7 +266,7 @@ func (b *builder) gantt(base record.TimeBase, cells map[string]map[record.Strate
 		}
 		f := plots.Gantts("e3-gantt-"+string(base), fmt.Sprintf("%s · %s · n = 1 patch each", base, cellText(first[key])), charts)
 		return part{Figure: &f, Caption: fmt.Sprintf("The way of one patch through the program under %s, thread by thread (%s, %s, n = 1 patch each: the one whose last thread was over at the median). "+
-			"Under waitfree each thread changes over at its own quiescence point and none waits; under barrier those that arrive early wait (hatched) for the last.", strings.Join(strategies, " and under "), cellText(first[key]), baseName(base))}, true
+			"Under waitfree each thread changes over at its own quiescence point and none waits; under barrier those that arrive early wait (hatched) for the last; under stopworld all are stopped (hatched), as often as it takes.", strings.Join(strategies, " and under "), cellText(first[key]), baseName(base))}, true
 	}
 	return part{}, false
 }

@@ -60,7 +60,7 @@ func runRun(ctx context.Context, inv *invocation) error {
 	var a evaluation.Again
 	fs.Uint64Var(&a.Seed, "seed", 1, "seed of the program")
 	fs.StringVar(&a.Shape, "shape", string(workloads.Correctness), "correctness, latency or over")
-	strategy := fs.String("strategy", string(record.WaitFree), "none, waitfree, barrier or naive; several with commas")
+	strategy := fs.String("strategy", string(record.WaitFree), "none, waitfree, barrier, stopworld or naive; several with commas")
 	count := fs.Int("count", 1, "programs of consecutive seeds in one boot")
 	repeat := fs.Int("repeat", 1, "times to run each in the same boot")
 	for _, f := range []struct {
@@ -149,6 +149,9 @@ func reportRun(inv *invocation, dir string, results []trial.Result, res *vm.Resu
 			r.Spec.Seed, r.Spec.ID(), c.Executions, c.Published, c.Refused, c.Migrated, c.Pulled, c.Births, c.MemoryOps, float64(r.Step.DurationNS)/1e9)
 		if r.Verdict.Note != "" {
 			fmt.Fprintf(inv.stdout, "  %s\n", r.Verdict.Note)
+		}
+		if c.Stops > 0 {
+			fmt.Fprintf(inv.stdout, "  all threads stopped %d times, %d in vain for code on a stack, %d for a stack that could not be walked; %d transactions of mixed generations\n", c.Stops, c.StopsActive, c.StopsUnknown, c.MixedAllowed)
 		}
 		if reqs := r.Requests(); len(reqs) > 0 {
 			ns := make([]int64, len(reqs))

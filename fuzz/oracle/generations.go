@@ -92,15 +92,25 @@ func (h *history) claimed(id uint64) (int, bool) {
 // Last over: "no registered thread can reach the old code". A transaction of
 // old code that was still open then contradicts it.
 func (h *history) checkStale(v *verdict, x txn, most int) {
+	if h.checkSeen(v, x, most) {
+		return
+	}
 	for i := len(h.gens) - 1; i > most; i-- {
 		g := h.gens[i]
-		if g.seen != 0 && x.at > g.seen && !x.child {
-			v.violate(Stale, x.worker, x.record, "ran generation %d at most, %d ns after %d was published", h.gens[most].id, x.at-g.seen, g.id)
-			return
-		}
 		if g.lastOver != 0 && x.next > g.lastOver && !x.child {
 			v.violate(Stale, x.worker, x.record, "ran generation %d at most, %d ns after the last thread was over to %d", h.gens[most].id, x.next-g.lastOver, g.id)
 			return
 		}
 	}
+}
+
+// checkSeen is the first of the two; it tells whether it was violated.
+func (h *history) checkSeen(v *verdict, x txn, most int) bool {
+	for i := len(h.gens) - 1; i > most; i-- {
+		if g := h.gens[i]; g.seen != 0 && x.at > g.seen && !x.child {
+			v.violate(Stale, x.worker, x.record, "ran generation %d at most, %d ns after %d was published", h.gens[most].id, x.at-g.seen, g.id)
+			return true
+		}
+	}
+	return false
 }

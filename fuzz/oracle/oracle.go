@@ -50,6 +50,8 @@ const (
 	Outcome Kind = "outcome"
 	// Failure: a call of the library failed that must not.
 	Failure Kind = "failure"
+	// Active: code was changed that was on a stack.
+	Active Kind = "active"
 	// Access: memory could be accessed that must not, or could not that must.
 	Access Kind = "access"
 	// Code: a function was not that of the view that its thread was in.
@@ -153,6 +155,11 @@ type Counts struct {
 	Migrated, Pulled                   int // moves of threads
 	Births, Deaths                     int // by and of threads during the run
 	MemoryOps, Forks                   int
+	// Of a strategy that stops all threads: how often it did; in vain, as a function
+	// to be changed was on a stack; in vain, as a stack could not be walked; and
+	// transactions whose functions ran in different generations, which it does not
+	// promise to avoid.
+	Stops, StopsActive, StopsUnknown, MixedAllowed int
 }
 
 const listed = 100
@@ -251,10 +258,15 @@ func checkTrace(v *verdict, run Run) {
 		}
 	}
 	h := checkPatches(v, run)
+	checkStops(v, run)
 	for i := range t.StreamList {
 		txns := transactions(s, t, i)
 		checkExecutions(v, s, txns)
-		checkGenerations(v, h, txns)
+		if run.Strategy == wire.StrategyStopworld {
+			checkOrder(v, h, txns)
+		} else {
+			checkGenerations(v, h, txns)
+		}
 		checkThread(v, run, i)
 		checkRequests(v, run, i)
 		checkMemory(v, t, i)

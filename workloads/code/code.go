@@ -290,8 +290,9 @@ func (p *Program) File() *wire.SpecFile {
 		workloads.Anonymous: wire.BackingAnonymous}[s.Text.Backing]
 	for fn, slot := range p.Slots {
 		f.FunctionList = append(f.FunctionList, wire.Function{Entry: slot.Addr, Len: uint32(slot.Len), Version: uint32(len(f.VersionList))})
-		for _, code := range p.Versions[fn] {
-			f.VersionList = append(f.VersionList, wire.CodeVersion{Blob: uint64(len(f.BlobBytes)), Function: uint32(fn)})
+		for v, code := range p.Versions[fn] {
+			f.VersionList = append(f.VersionList, wire.CodeVersion{Blob: uint64(len(f.BlobBytes)), Function: uint32(fn),
+				Saved: uint32(s.Functions[fn].Versions[v].Parts[0].Pad + 1), Restored: uint32(len(code) - 1)})
 			f.BlobBytes = append(f.BlobBytes, code...)
 			f.BlobBytes = append(f.BlobBytes, bytes.Repeat([]byte{trap}, slot.Len-len(code))...)
 		}

@@ -90,6 +90,11 @@ extern __thread struct worker *self;
 extern __thread bool in_child;
 
 static inline bool patching(void) { return P.strategy != WIRE_STRATEGY_NONE; }
+/* By libwflp; else threads know nothing of patches. */
+static inline bool by_library(void)
+{
+	return patching() && P.strategy != WIRE_STRATEGY_STOPWORLD;
+}
 
 /* trace.c */
 uint64_t now_ns(void);
@@ -103,10 +108,27 @@ void crash_init(void);
 void crash_altstack(struct worker *w);
 
 /* text.c */
+/* A patch as edits. What the text is now is known from those applied before. */
+struct edits {
+	struct wflp_edit *e;
+	size_t n, room;
+	uint8_t *wrong;
+};
 void text_map(void);
+void edits_of(struct edits *x, const struct wire_patch *p);
+void shadow_apply(const struct wire_patch *p);
 void *patcher_main(void *arg);
 
+/* stop.c */
+void stop_start(void);
+void stop_patch(struct wire_report *r);
+void stop_end(void);
+uint32_t stop_generation(void);
+void stop_tables(const struct wire_stop **stops, uint64_t *nstops,
+		 const struct wire_frame **frames, uint64_t *nframes, uint64_t *lost);
+
 /* worker.c */
+uint32_t generation(void);
 uint64_t spin_calibrate(void);
 void worker_start(struct worker *w);
 struct wire_record *call_code(uint64_t entry, struct wire_record *next);

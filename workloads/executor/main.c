@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * wflp-exec run --strategy none|waitfree|barrier|naive SPECFILE TRACEFILE
+ * wflp-exec run --strategy STRATEGY SPECFILE TRACEFILE
  *
+ * STRATEGY is none, waitfree, barrier, naive or stopworld.
  * Exit status: WIRE_END_... of wire.h.  A status other than USAGE, UNSUPPORTED
  * and SETUP comes with a trace that is complete as far as it goes.
  */
@@ -28,7 +29,7 @@ void die(int status, const char *what)
 
 static void usage(void)
 {
-	fputs("usage: wflp-exec run --strategy none|waitfree|barrier|naive SPECFILE TRACEFILE\n",
+	fputs("usage: wflp-exec run --strategy STRATEGY SPECFILE TRACEFILE\n",
 	      stderr);
 	_exit(WIRE_END_USAGE);
 }
@@ -78,9 +79,11 @@ static void spec_load(const char *path)
 
 static uint32_t strategy_of(const char *name)
 {
-	static const char *const names[] = { "none", "waitfree", "barrier", "naive" };
+	static const char *const names[] = {
+		"none", "waitfree", "barrier", "naive", "stopworld",
+	};
 
-	for (uint32_t i = 0; i < 4; i++)
+	for (uint32_t i = 0; i < sizeof(names) / sizeof(*names); i++)
 		if (!strcmp(name, names[i]))
 			return i;
 	usage();
@@ -96,7 +99,9 @@ static void library_start(void)
 	};
 	int err;
 
-	if (!patching())
+	if (P.strategy == WIRE_STRATEGY_STOPWORLD)
+		stop_start();
+	if (!by_library())
 		return;
 	err = wflp_init(strategies[P.strategy],
 			P.strategy == WIRE_STRATEGY_NAIVE ? WFLP_INIT_ALLOW_UNSAFE : 0);
@@ -159,7 +164,11 @@ int main(int argc, char **argv)
 		if (P.workers[i].started)
 			pthread_join(P.workers[i].thread, NULL);
 	pthread_join(patcher, NULL);
-	if (patching()) {
+	if (P.strategy == WIRE_STRATEGY_STOPWORLD) {
+		P.trace.last_generation = generation();
+		stop_end();
+	}
+	if (by_library()) {
 		P.trace.last_generation = wflp_newest_generation();
 		P.trace.fini_error = wflp_fini();
 	}

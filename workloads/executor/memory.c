@@ -49,18 +49,24 @@ static const uint32_t spots[] = { 0, 2040, 4088 };
 __asm__(".text\n"
 	".globl probe_load_at, probe_store_at, probe_fault\n"
 	"probe_load:\n"
+	"	.cfi_startproc\n"
 	"probe_load_at:\n"
 	"	movzbl (%rdi), %eax\n"
 	"	ret\n"
+	"	.cfi_endproc\n"
 	"probe_store:\n"
+	"	.cfi_startproc\n"
 	"	mov %esi, %eax\n"
 	"probe_store_at:\n"
 	"	movb %al, (%rdi)\n"
 	"	xor %eax, %eax\n"
 	"	ret\n"
+	"	.cfi_endproc\n"
 	"probe_fault:\n"
+	"	.cfi_startproc\n"
 	"	mov $-1, %eax\n"
-	"	ret\n");
+	"	ret\n"
+	"	.cfi_endproc\n");
 int probe_load(const void *at) __asm__("probe_load");
 int probe_store(void *at, int byte) __asm__("probe_store");
 
@@ -332,7 +338,7 @@ static void child(struct worker *w, const struct wire_action *a, struct region *
 
 static void fork_and_wait(struct worker *w, const struct wire_action *a, struct region *r)
 {
-	uint32_t gen = patching() ? (uint32_t)wflp_thread_generation() : 0;
+	uint32_t gen = generation();
 	uint64_t t = now_ns();
 	int status = 0;
 	pid_t pid;

@@ -60,11 +60,6 @@ void text_map(void)
 
 /* ---- a patch as edits ---- */
 
-struct edits {
-	struct wflp_edit *e;
-	size_t n, room;
-};
-
 static void edit_add(struct edits *x, uint64_t addr, const uint8_t *old_bytes,
 		     const uint8_t *new_bytes, size_t len)
 {
@@ -84,7 +79,7 @@ static const uint8_t *version_bytes(const struct wire_change *c)
 
 static uint8_t *shadow_at(uint64_t addr) { return shadow + (addr - P.spec.h->text_addr); }
 
-static void edits_of(struct edits *x, const struct wire_patch *p, bool runs)
+static void list_edits(struct edits *x, const struct wire_patch *p, bool runs)
 {
 	x->n = 0;
 	for (uint32_t i = 0; i < p->changes; i++) {
@@ -107,7 +102,7 @@ static void edits_of(struct edits *x, const struct wire_patch *p, bool runs)
 	}
 }
 
-static void shadow_apply(const struct wire_patch *p)
+void shadow_apply(const struct wire_patch *p)
 {
 	for (uint32_t i = 0; i < p->changes; i++) {
 		const struct wire_change *c = &P.spec.changes[p->change + i];
@@ -117,28 +112,30 @@ static void shadow_apply(const struct wire_patch *p)
 	}
 }
 
-static int64_t hand_over(struct edits *x, const struct wire_patch *p)
+void edits_of(struct edits *x, const struct wire_patch *p)
 {
-	uint8_t *wrong = NULL;
-	int64_t ticket;
-
-	edits_of(x, p, p->flags & WIRE_PATCH_RUNS);
+	list_edits(x, p, p->flags & WIRE_PATCH_RUNS);
 	if (!x->n) /* nothing differs; a patch of no edits is not a patch */
-		edits_of(x, p, false);
+		list_edits(x, p, false);
+	free(x->wrong);
+	x->wrong = NULL;
 	if (p->flags & WIRE_PATCH_WRONG) {
 		/* In the last edit: all others are already known to be good then. */
 		struct wflp_edit *e = &x->e[x->n - 1];
 
-		wrong = malloc(e->len);
-		if (!wrong)
+		x->wrong = malloc(e->len);
+		if (!x->wrong)
 			die(WIRE_END_SETUP, "allocate edits");
-		memcpy(wrong, e->old_bytes, e->len);
-		wrong[e->len - 1] ^= 0x40;
-		e->old_bytes = wrong;
+		memcpy(x->wrong, e->old_bytes, e->len);
+		x->wrong[e->len - 1] ^= 0x40;
+		e->old_bytes = x->wrong;
 	}
-	ticket = wflp_apply(x->e, x->n, p->flags & WIRE_PATCH_TRY ? WFLP_APPLY_TRY : 0);
-	free(wrong);
-	return ticket;
+}
+
+static int64_t hand_over(struct edits *x, const struct wire_patch *p)
+{
+	edits_of(x, p);
+	return wflp_apply(x->e, x->n, p->flags & WIRE_PATCH_TRY ? WFLP_APPLY_TRY : 0);
 }
 
 /* ---- the queue ---- */
@@ -236,7 +233,9 @@ void *patcher_main(void *arg)
 		t->rep->bad_edit = -1;
 		t->rep->applied_ns = now_ns();
 		P.nreports = i + 1;
-		if (!patching())
+		if (P.strategy == WIRE_STRATEGY_STOPWORLD)
+			stop_patch(t->rep);
+		if (!by_library())
 			continue;
 		t->id = hand_over(&x, p);
 		t->rep->edits = (uint32_t)x.n;
@@ -252,11 +251,12 @@ void *patcher_main(void *arg)
 	/* The last generations drain once the workers have ended. */
 	while (__atomic_load_n(&P.alive, __ATOMIC_ACQUIRE))
 		sleep_until(now_ns() + 200000);
-	for (size_t i = 0; i < n && patching(); i++) {
+	for (size_t i = 0; i < n && by_library(); i++) {
 		if (tickets[i].id > 0 && tickets[i].rep->stage == WFLP_LAST_OVER)
 			wflp_wait(tickets[i].id, WFLP_RELEASED, 2000000000);
 		update(&tickets[i]);
 	}
+	free(x.wrong);
 	free(x.e);
 	free(tickets);
 	return NULL;

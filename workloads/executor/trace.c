@@ -201,7 +201,9 @@ static void put(const void *buf, size_t len)
 void trace_write(uint32_t end)
 {
 	struct wire_trace_header *h = &P.trace;
-	uint64_t off = sizeof(*h), count = 0;
+	uint64_t off = sizeof(*h), count = 0, nstops = 0, nframes = 0;
+	const struct wire_stop *stops = NULL;
+	const struct wire_frame *frames = NULL;
 
 	for (size_t i = 0; i < P.nworkers; i++) {
 		struct worker *w = &P.workers[i];
@@ -234,6 +236,9 @@ void trace_write(uint32_t end)
 	TABLE(reports, P.nreports, struct wire_report);
 	TABLE(counters, P.ncounters, struct wire_counter);
 	TABLE(states, P.nstates, struct wire_state);
+	stop_tables(&stops, &nstops, &frames, &nframes, &h->stops_lost);
+	TABLE(stops, nstops, struct wire_stop);
+	TABLE(frames, nframes, struct wire_frame);
 	put(h, sizeof(*h));
 	put(streams, P.nworkers * sizeof(*streams));
 	for (size_t i = 0; i < P.nworkers; i++)
@@ -241,6 +246,8 @@ void trace_write(uint32_t end)
 	put(P.reports, P.nreports * sizeof(*P.reports));
 	put(P.counters, P.ncounters * sizeof(*P.counters));
 	put(P.states, P.nstates * sizeof(*P.states));
+	put(stops, nstops * sizeof(*stops));
+	put(frames, nframes * sizeof(*frames));
 }
 
 /* ---- the watchdog's look at threads that have not ended ---- */

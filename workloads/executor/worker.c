@@ -22,13 +22,19 @@ __asm__(".text\n"
 	".globl call_code\n"
 	".type call_code, @function\n"
 	"call_code:\n"
+	"	.cfi_startproc\n"
 	"	push %rbx\n"
+	"	.cfi_def_cfa_offset 16\n"
+	"	.cfi_offset %rbx, -16\n"
 	"	mov %rdi, %rax\n"
 	"	mov %rsi, %rdi\n"
 	"	call *%rax\n"
 	"	mov %rdi, %rax\n"
 	"	pop %rbx\n"
+	"	.cfi_def_cfa_offset 8\n"
+	"	.cfi_restore %rbx\n"
 	"	ret\n"
+	"	.cfi_endproc\n"
 	".size call_code, .-call_code\n");
 
 /* Not worth a function call a round, and not to be optimised away. */
@@ -72,9 +78,11 @@ uint64_t spin_calibrate(void)
 	return best;
 }
 
-static uint32_t generation(void)
+uint32_t generation(void)
 {
-	return patching() ? (uint32_t)wflp_thread_generation() : 0;
+	if (P.strategy == WIRE_STRATEGY_STOPWORLD)
+		return stop_generation();
+	return by_library() ? (uint32_t)wflp_thread_generation() : 0;
 }
 
 static void error(struct worker *w, uint16_t what, int err)
@@ -86,7 +94,7 @@ static void error(struct worker *w, uint16_t what, int err)
 void go_offline(struct worker *w)
 {
 	rec(w, WIRE_RECORD_OFFLINE, 0, 0, now_ns());
-	if (patching())
+	if (by_library())
 		error(w, WIRE_ERROR_OFFLINE, wflp_offline());
 	w->went_off = generation();
 }
@@ -95,7 +103,7 @@ void go_online(struct worker *w)
 {
 	uint64_t t = now_ns();
 	bool pulled = generation() != w->went_off;
-	int moved = patching() ? wflp_online() : 0;
+	int moved = by_library() ? wflp_online() : 0;
 
 	error(w, WIRE_ERROR_ONLINE, moved);
 	rec(w, WIRE_RECORD_ONLINE,
@@ -105,7 +113,7 @@ void go_online(struct worker *w)
 
 static int quiescent(struct worker *w)
 {
-	int moved = patching() ? wflp_quiescent() : 0;
+	int moved = by_library() ? wflp_quiescent() : 0;
 
 	error(w, WIRE_ERROR_QUIESCENT, moved);
 	return moved;
@@ -330,7 +338,7 @@ static void *worker_main(void *arg)
 	w->tid = (pid_t)syscall(SYS_gettid);
 	crash_altstack(w);
 	rec(w, WIRE_RECORD_BIRTH, 0, 0, now_ns());
-	err = patching() ? wflp_thread_register() : 0;
+	err = by_library() ? wflp_thread_register() : 0;
 	error(w, WIRE_ERROR_REGISTER, err);
 	if (!err) {
 		if (w->w->parent < 0)
@@ -343,7 +351,7 @@ static void *worker_main(void *arg)
 	births(w, UINT64_MAX); /* whoever is not born yet never will be otherwise */
 	cap = !w->w->arrivals && w->txns >= w->w->cap;
 	rec(w, WIRE_RECORD_DEATH, cap ? WIRE_DEATH_CAP : WIRE_DEATH_DONE, generation(), now_ns());
-	if (patching() && !err)
+	if (by_library() && !err)
 		error(w, WIRE_ERROR_UNREGISTER, wflp_thread_unregister());
 	__atomic_store_n(&w->ended, true, __ATOMIC_RELEASE);
 	__atomic_sub_fetch(&P.alive, 1, __ATOMIC_ACQ_REL);

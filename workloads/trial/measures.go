@@ -151,8 +151,15 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 		if p.Generation != 0 {
 			from := o.QueuedNS - margin.Nanoseconds()
 			to := max(o.LastOverNS, o.PublishedNS) + margin.Nanoseconds()
+			stops := r.stops(p.Patch, &o)
 			for w, st := range r.Trace.StreamList {
 				if m, ok := move(r.Trace.Of(st), w, p, r.Strategy != record.WaitFree, from, to); ok {
+					m.Spans = hold(m.Spans, stops)
+					for _, s := range m.Spans {
+						if s.State == record.SpanWait {
+							o.HeldNS = max(o.HeldNS, s.ToNS-s.FromNS)
+						}
+					}
 					o.Moves = append(o.Moves, m)
 				}
 			}
@@ -160,6 +167,44 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 		out = append(out, o)
 	}
 	return out
+}
+
+// stops are the times for which a patch had all threads stopped.
+func (r Result) stops(patch uint32, o *record.Over) []record.Span {
+	var out []record.Span
+	for _, s := range r.Trace.StopList {
+		if s.Patch == patch {
+			out = append(out, record.Span{FromNS: int64(s.BeginNS), ToNS: int64(s.EndNS), State: record.SpanWait})
+			o.Stops++
+			o.StoppedNS += int64(s.EndNS - s.BeginNS)
+		}
+	}
+	return out
+}
+
+// hold puts times at which a thread was stopped over what it did, which it knew
+// nothing of.
+func hold(spans, stops []record.Span) []record.Span {
+	for _, stop := range stops {
+		var out []record.Span
+		for _, s := range spans {
+			before, after := s, s
+			before.ToNS, after.FromNS = min(s.ToNS, stop.FromNS), max(s.FromNS, stop.ToNS)
+			held := record.Span{FromNS: max(s.FromNS, stop.FromNS), ToNS: min(s.ToNS, stop.ToNS), State: record.SpanWait}
+			for _, x := range []record.Span{before, held, after} {
+				if x.FromNS >= x.ToNS {
+					continue
+				}
+				if n := len(out) - 1; n >= 0 && out[n].State == x.State && out[n].ToNS == x.FromNS {
+					out[n].ToNS = x.ToNS
+					continue
+				}
+				out = append(out, x)
+			}
+		}
+		spans = out
+	}
+	return spans
 }
 
 // move is one thread's way over; false if it was not there.

@@ -62,6 +62,7 @@ type Result struct {
 
 var strategies = map[record.Strategy]uint32{
 	record.None: wire.StrategyNone, record.WaitFree: wire.StrategyWaitfree, record.Barrier: wire.StrategyBarrier, record.Naive: wire.StrategyNaive,
+	record.StopWorld: wire.StrategyStopworld,
 }
 
 // Run runs trials in their order in one boot, and judges each. Specs that occur
@@ -170,7 +171,8 @@ func (r Result) Record() record.Trial {
 		Verdict: string(r.Verdict.Status), Note: r.Verdict.Note,
 		Counts: record.Counts{Executions: int64(c.Executions), Patches: int64(c.Published), PatchesFailed: int64(c.Refused),
 			Transactions: int64(c.Transactions), Requests: int64(c.Requests), Migrated: int64(c.Migrated), Pulled: int64(c.Pulled),
-			Births: int64(c.Births), Deaths: int64(c.Deaths), MemoryOps: int64(c.MemoryOps)},
+			Births: int64(c.Births), Deaths: int64(c.Deaths), MemoryOps: int64(c.MemoryOps),
+			Stops: int64(c.Stops), StopsActive: int64(c.StopsActive), StopsUnknown: int64(c.StopsUnknown), Mixed: int64(c.MixedAllowed)},
 	}
 	for k, n := range r.Verdict.ByKind {
 		if t.Violations == nil {

@@ -69,8 +69,8 @@ func run(t *testing.T, m Machine, trials []Trial) []Result {
 
 // TestSafeStrategiesPass runs the very specs that TestNaiveIsCaught does.
 func TestSafeStrategiesPass(t *testing.T) {
-	patches, execs := 0, 0
-	for _, r := range run(t, local(t), wild(12, record.None, record.Barrier)) {
+	patches, execs, active := 0, 0, 0
+	for _, r := range run(t, local(t), wild(12, record.None, record.Barrier, record.StopWorld)) {
 		if r.Verdict.Status != oracle.Pass {
 			t.Errorf("seed %d %s: %s: %s", r.Spec.Seed, r.Strategy, r.Verdict.Status, r.Verdict.Note)
 		}
@@ -83,8 +83,12 @@ func TestSafeStrategiesPass(t *testing.T) {
 		if r.Strategy == record.Barrier && rec.Counts.Migrated == 0 {
 			t.Errorf("seed %d: no thread was ever patched", r.Spec.Seed)
 		}
+		active += int(rec.Counts.StopsActive)
 	}
-	if patches < 12*30 || execs < 24*2000 {
+	if active == 0 {
+		t.Error("no function that was to be changed was ever on a stack: the walks see nothing")
+	}
+	if patches < 24*30 || execs < 36*2000 {
 		t.Errorf("%d patches, %d executions: too few to mean anything", patches, execs)
 	}
 }

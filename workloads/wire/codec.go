@@ -100,12 +100,14 @@ func decodeFunction(b []byte, v *Function) {
 }
 
 // SizeCodeVersion is the encoded size of a CodeVersion.
-const SizeCodeVersion = 16
+const SizeCodeVersion = 24
 
 // appendCodeVersion encodes v at the end of b.
 func appendCodeVersion(b []byte, v *CodeVersion) []byte {
 	b = le.AppendUint64(b, v.Blob)
 	b = le.AppendUint32(b, v.Function)
+	b = le.AppendUint32(b, v.Saved)
+	b = le.AppendUint32(b, v.Restored)
 	b = le.AppendUint32(b, v.Reserved)
 	return b
 }
@@ -115,7 +117,9 @@ func decodeCodeVersion(b []byte, v *CodeVersion) {
 	_ = b[SizeCodeVersion-1]
 	v.Blob = le.Uint64(b[0:])
 	v.Function = le.Uint32(b[8:])
-	v.Reserved = le.Uint32(b[12:])
+	v.Saved = le.Uint32(b[12:])
+	v.Restored = le.Uint32(b[16:])
+	v.Reserved = le.Uint32(b[20:])
 }
 
 // SizeWorker is the encoded size of a Worker.
@@ -254,7 +258,7 @@ func decodeChange(b []byte, v *Change) {
 }
 
 // SizeTraceHeader is the encoded size of a TraceHeader.
-const SizeTraceHeader = 200
+const SizeTraceHeader = 240
 
 // appendTraceHeader encodes v at the end of b.
 func appendTraceHeader(b []byte, v *TraceHeader) []byte {
@@ -282,6 +286,9 @@ func appendTraceHeader(b []byte, v *TraceHeader) []byte {
 	b = appendTable(b, &v.Reports)
 	b = appendTable(b, &v.Counters)
 	b = appendTable(b, &v.States)
+	b = appendTable(b, &v.Stops)
+	b = appendTable(b, &v.Frames)
+	b = le.AppendUint64(b, v.StopsLost)
 	return b
 }
 
@@ -312,6 +319,9 @@ func decodeTraceHeader(b []byte, v *TraceHeader) {
 	decodeTable(b[152:], &v.Reports)
 	decodeTable(b[168:], &v.Counters)
 	decodeTable(b[184:], &v.States)
+	decodeTable(b[200:], &v.Stops)
+	decodeTable(b[216:], &v.Frames)
+	v.StopsLost = le.Uint64(b[232:])
 }
 
 // SizeStream is the encoded size of a Stream.
@@ -512,4 +522,54 @@ func decodeState(b []byte, v *State) {
 	v.Txns[1] = le.Uint64(b[24:])
 	v.CPUTick[0] = le.Uint64(b[32:])
 	v.CPUTick[1] = le.Uint64(b[40:])
+}
+
+// SizeStop is the encoded size of a Stop.
+const SizeStop = 48
+
+// appendStop encodes v at the end of b.
+func appendStop(b []byte, v *Stop) []byte {
+	b = le.AppendUint32(b, v.Patch)
+	b = le.AppendUint32(b, v.Result)
+	b = le.AppendUint64(b, v.BeginNS)
+	b = le.AppendUint64(b, v.AllNS)
+	b = le.AppendUint64(b, v.EndNS)
+	b = le.AppendUint32(b, v.Threads)
+	b = le.AppendUint32(b, v.Walked)
+	b = le.AppendUint32(b, v.Frame)
+	b = le.AppendUint32(b, v.Frames)
+	return b
+}
+
+// decodeStop decodes from the first SizeStop bytes of b.
+func decodeStop(b []byte, v *Stop) {
+	_ = b[SizeStop-1]
+	v.Patch = le.Uint32(b[0:])
+	v.Result = le.Uint32(b[4:])
+	v.BeginNS = le.Uint64(b[8:])
+	v.AllNS = le.Uint64(b[16:])
+	v.EndNS = le.Uint64(b[24:])
+	v.Threads = le.Uint32(b[32:])
+	v.Walked = le.Uint32(b[36:])
+	v.Frame = le.Uint32(b[40:])
+	v.Frames = le.Uint32(b[44:])
+}
+
+// SizeFrame is the encoded size of a Frame.
+const SizeFrame = 16
+
+// appendFrame encodes v at the end of b.
+func appendFrame(b []byte, v *Frame) []byte {
+	b = le.AppendUint32(b, v.TID)
+	b = le.AppendUint32(b, v.Function)
+	b = le.AppendUint64(b, v.IP)
+	return b
+}
+
+// decodeFrame decodes from the first SizeFrame bytes of b.
+func decodeFrame(b []byte, v *Frame) {
+	_ = b[SizeFrame-1]
+	v.TID = le.Uint32(b[0:])
+	v.Function = le.Uint32(b[4:])
+	v.IP = le.Uint64(b[8:])
 }

@@ -35,6 +35,8 @@ type Trace struct {
 	ReportList  []Report
 	CounterList []Counter
 	StateList   []State
+	StopList    []Stop
+	FrameList   []Frame
 }
 
 // Of returns the records of a stream.
@@ -158,6 +160,8 @@ func (t *Trace) Encode() []byte {
 	b = table(b, &h.Reports, t.ReportList, SizeReport, appendReport)
 	b = table(b, &h.Counters, t.CounterList, SizeCounter, appendCounter)
 	b = table(b, &h.States, t.StateList, SizeState, appendState)
+	b = table(b, &h.Stops, t.StopList, SizeStop, appendStop)
+	b = table(b, &h.Frames, t.FrameList, SizeFrame, appendFrame)
 	copy(b, appendTraceHeader(nil, &h))
 	return b
 }
@@ -173,18 +177,25 @@ func DecodeTrace(b []byte) (*Trace, error) {
 	if h.Magic != MagicTrace || h.Version != Version {
 		return nil, fmt.Errorf("decode trace: %w: magic %#x, version %d", ErrFormat, h.Magic, h.Version)
 	}
-	errs := make([]error, 5)
+	errs := make([]error, 7)
 	t.StreamList, errs[0] = entries(b, "streams", h.Streams, SizeStream, decodeStream)
 	t.RecordList, errs[1] = entries(b, "records", h.Records, SizeRecord, decodeRecord)
 	t.ReportList, errs[2] = entries(b, "reports", h.Reports, SizeReport, decodeReport)
 	t.CounterList, errs[3] = entries(b, "counters", h.Counters, SizeCounter, decodeCounter)
 	t.StateList, errs[4] = entries(b, "states", h.States, SizeState, decodeState)
+	t.StopList, errs[5] = entries(b, "stops", h.Stops, SizeStop, decodeStop)
+	t.FrameList, errs[6] = entries(b, "frames", h.Frames, SizeFrame, decodeFrame)
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
 	for i, s := range t.StreamList {
 		if n := uint64(len(t.RecordList)); s.First > n || s.Count > n-s.First {
 			return nil, fmt.Errorf("decode trace: %w: stream %d has records %d to %d of %d", ErrFormat, i, s.First, s.First+s.Count, n)
+		}
+	}
+	for i, s := range t.StopList {
+		if n := uint64(len(t.FrameList)); uint64(s.Frame)+uint64(s.Frames) > n {
+			return nil, fmt.Errorf("decode trace: %w: stop %d has frames %d to %d of %d", ErrFormat, i, s.Frame, uint64(s.Frame)+uint64(s.Frames), n)
 		}
 	}
 	return t, nil

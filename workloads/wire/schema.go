@@ -14,7 +14,7 @@ package wire
 //go:generate go run ./gen
 
 // Version of both files. Either side refuses another.
-const Version = 1
+const Version = 2
 
 // Magic numbers of the two files ("WFLPSPEC", "WFLPTRAC").
 const (
@@ -24,10 +24,12 @@ const (
 
 // Strategies.
 const (
-	StrategyNone     = 0
-	StrategyWaitfree = 1
-	StrategyBarrier  = 2
-	StrategyNaive    = 3
+	StrategyNone      = 0
+	StrategyWaitfree  = 1
+	StrategyBarrier   = 2
+	StrategyNaive     = 3
+	StrategyStopworld = 4
+	StrategyRestart   = 5
 )
 
 // Backings of the text area.
@@ -117,6 +119,13 @@ const (
 	ErrorSpawn      = 6
 )
 
+// What came of one stop of all threads.
+const (
+	StopApplied = 1 // no function of the patch was on a stack: changed
+	StopActive  = 2 // one was
+	StopUnknown = 3 // a stack could not be walked to its end, or the threads not be stopped
+)
+
 // Counters, read before the first thread starts and after all is over.
 const (
 	CounterVmRSS    = 1 // KiB
@@ -169,6 +178,10 @@ type Function struct {
 type CodeVersion struct {
 	Blob     uint64 // offset into Blob
 	Function uint32
+	// Bytes from its entry: from Saved on rbx lies on the stack, from Restored on
+	// it does not any more. All that unwinding it takes.
+	Saved    uint32
+	Restored uint32
 	Reserved uint32
 }
 
@@ -253,6 +266,9 @@ type TraceHeader struct {
 	Reports        Table
 	Counters       Table
 	States         Table
+	Stops          Table
+	Frames         Table
+	StopsLost      uint64 // stops and frames for which there was no room
 }
 
 // Stream is what one worker recorded.
@@ -330,6 +346,26 @@ type State struct {
 	Letter  uint32 // of /proc/PID/task/TID/stat, at the second moment
 	Txns    [2]uint64
 	CPUTick [2]uint64 // hundredths of a second
+}
+
+// Stop is one stop of all threads to change code, under StrategyStopworld.
+type Stop struct {
+	Patch   uint32
+	Result  uint32 // Stop…
+	BeginNS uint64 // before the first thread was stopped
+	AllNS   uint64 // all were
+	EndNS   uint64 // the last was let go
+	Threads uint32 // stopped
+	Walked  uint32 // frames walked, of all stacks
+	Frame   uint32 // first of its frames
+	Frames  uint32
+}
+
+// Frame is a patchable function that was on a stack at a stop.
+type Frame struct {
+	TID      uint32
+	Function uint32
+	IP       uint64
 }
 
 // StateGapMS is the time between the two looks of the watchdog.

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 /* Version of both files. Either side refuses another. */
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 
 /* Magic numbers of the two files ("WFLPSPEC", "WFLPTRAC"). */
 #define WIRE_MAGIC_SPEC 4847368892627043927ull
@@ -18,6 +18,8 @@
 #define WIRE_STRATEGY_WAITFREE 1
 #define WIRE_STRATEGY_BARRIER 2
 #define WIRE_STRATEGY_NAIVE 3
+#define WIRE_STRATEGY_STOPWORLD 4
+#define WIRE_STRATEGY_RESTART 5
 
 /* Backings of the text area. */
 #define WIRE_BACKING_MEMFD 0
@@ -87,6 +89,11 @@
 #define WIRE_ERROR_OFFLINE 4
 #define WIRE_ERROR_ONLINE 5
 #define WIRE_ERROR_SPAWN 6
+
+/* What came of one stop of all threads. */
+#define WIRE_STOP_APPLIED 1 /* no function of the patch was on a stack: changed */
+#define WIRE_STOP_ACTIVE 2 /* one was */
+#define WIRE_STOP_UNKNOWN 3 /* a stack could not be walked to its end, or the threads not be stopped */
 
 /* Counters, read before the first thread starts and after all is over. */
 #define WIRE_COUNTER_VM_RSS 1 /* KiB */
@@ -167,12 +174,16 @@ _Static_assert(offsetof(struct wire_function, version) == 12, "offset");
 struct wire_code_version {
 	uint64_t blob; /* offset into Blob */
 	uint32_t function;
+	uint32_t saved;
+	uint32_t restored;
 	uint32_t reserved;
 };
-_Static_assert(sizeof(struct wire_code_version) == 16, "size");
+_Static_assert(sizeof(struct wire_code_version) == 24, "size");
 _Static_assert(offsetof(struct wire_code_version, blob) == 0, "offset");
 _Static_assert(offsetof(struct wire_code_version, function) == 8, "offset");
-_Static_assert(offsetof(struct wire_code_version, reserved) == 12, "offset");
+_Static_assert(offsetof(struct wire_code_version, saved) == 12, "offset");
+_Static_assert(offsetof(struct wire_code_version, restored) == 16, "offset");
+_Static_assert(offsetof(struct wire_code_version, reserved) == 20, "offset");
 
 /* Worker is a thread. */
 struct wire_worker {
@@ -295,8 +306,11 @@ struct wire_trace_header {
 	struct wire_table reports;
 	struct wire_table counters;
 	struct wire_table states;
+	struct wire_table stops;
+	struct wire_table frames;
+	uint64_t stops_lost; /* stops and frames for which there was no room */
 };
-_Static_assert(sizeof(struct wire_trace_header) == 200, "size");
+_Static_assert(sizeof(struct wire_trace_header) == 240, "size");
 _Static_assert(offsetof(struct wire_trace_header, magic) == 0, "offset");
 _Static_assert(offsetof(struct wire_trace_header, version) == 8, "offset");
 _Static_assert(offsetof(struct wire_trace_header, strategy) == 12, "offset");
@@ -321,6 +335,9 @@ _Static_assert(offsetof(struct wire_trace_header, records) == 136, "offset");
 _Static_assert(offsetof(struct wire_trace_header, reports) == 152, "offset");
 _Static_assert(offsetof(struct wire_trace_header, counters) == 168, "offset");
 _Static_assert(offsetof(struct wire_trace_header, states) == 184, "offset");
+_Static_assert(offsetof(struct wire_trace_header, stops) == 200, "offset");
+_Static_assert(offsetof(struct wire_trace_header, frames) == 216, "offset");
+_Static_assert(offsetof(struct wire_trace_header, stops_lost) == 232, "offset");
 
 /* Stream is what one worker recorded. */
 struct wire_stream {
@@ -458,6 +475,40 @@ _Static_assert(offsetof(struct wire_state, exists) == 8, "offset");
 _Static_assert(offsetof(struct wire_state, letter) == 12, "offset");
 _Static_assert(offsetof(struct wire_state, txns) == 16, "offset");
 _Static_assert(offsetof(struct wire_state, cpu_tick) == 32, "offset");
+
+/* Stop is one stop of all threads to change code, under StrategyStopworld. */
+struct wire_stop {
+	uint32_t patch;
+	uint32_t result; /* Stop… */
+	uint64_t begin_ns; /* before the first thread was stopped */
+	uint64_t all_ns; /* all were */
+	uint64_t end_ns; /* the last was let go */
+	uint32_t threads; /* stopped */
+	uint32_t walked; /* frames walked, of all stacks */
+	uint32_t frame; /* first of its frames */
+	uint32_t frames;
+};
+_Static_assert(sizeof(struct wire_stop) == 48, "size");
+_Static_assert(offsetof(struct wire_stop, patch) == 0, "offset");
+_Static_assert(offsetof(struct wire_stop, result) == 4, "offset");
+_Static_assert(offsetof(struct wire_stop, begin_ns) == 8, "offset");
+_Static_assert(offsetof(struct wire_stop, all_ns) == 16, "offset");
+_Static_assert(offsetof(struct wire_stop, end_ns) == 24, "offset");
+_Static_assert(offsetof(struct wire_stop, threads) == 32, "offset");
+_Static_assert(offsetof(struct wire_stop, walked) == 36, "offset");
+_Static_assert(offsetof(struct wire_stop, frame) == 40, "offset");
+_Static_assert(offsetof(struct wire_stop, frames) == 44, "offset");
+
+/* Frame is a patchable function that was on a stack at a stop. */
+struct wire_frame {
+	uint32_t tid;
+	uint32_t function;
+	uint64_t ip;
+};
+_Static_assert(sizeof(struct wire_frame) == 16, "size");
+_Static_assert(offsetof(struct wire_frame, tid) == 0, "offset");
+_Static_assert(offsetof(struct wire_frame, function) == 4, "offset");
+_Static_assert(offsetof(struct wire_frame, ip) == 8, "offset");
 
 /* StateGapMS is the time between the two looks of the watchdog. */
 #define WIRE_STATE_GAP_MS 1500
