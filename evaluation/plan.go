@@ -33,7 +33,7 @@ var Experiments = []string{"E1", "E2", "E3", "E4", "E5"}
 // compared are the strategies that every cell of E2 compares, and followed those
 // whose patches E3 follows.
 var (
-	compared = []record.Strategy{record.None, record.WaitFree, record.Barrier, record.StopWorld}
+	compared = []record.Strategy{record.None, record.WaitFree, record.Barrier, record.StopWorld, record.Restart}
 	followed = []record.Strategy{record.WaitFree, record.Barrier, record.StopWorld}
 )
 

@@ -78,5 +78,5 @@ func (a Again) Program() Program {
 
 // Strategies that a program can be run under.
 func Strategies() []record.Strategy {
-	return []record.Strategy{record.None, record.WaitFree, record.Barrier, record.StopWorld, record.Naive}
+	return []record.Strategy{record.None, record.WaitFree, record.Barrier, record.StopWorld, record.Restart, record.Naive}
 }

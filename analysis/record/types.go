@@ -316,6 +316,10 @@ type Latency struct {
 	WindowNS int64 `json:"window_ns"`
 	// Leading requests left out as warm-up (detected, not guessed).
 	WarmupRequests int64 `json:"warmup_requests"`
+	// Under restart: requests that waited for a new process, over all patches, and the
+	// private memory that the old ones had, which is lost.
+	HandedOver int64 `json:"handed_over,omitempty"`
+	LostKiB    int64 `json:"lost_kib,omitempty"`
 	// Latencies of requests in the window of a patch.
 	Window *Hist `json:"window"`
 	// Latencies of all other requests.

@@ -27,6 +27,7 @@ type latencies struct {
 	raw            []record.Latency
 	patches        int64
 	warmup         int64
+	handed, lost   int64 // under restart
 }
 
 func (l *latencies) dists(of map[string][]stats.Dist) []stats.Dist {
@@ -70,12 +71,19 @@ func (b *builder) e2() {
 				x.raw = append(x.raw, l)
 				x.patches += l.Patches
 				x.warmup += l.WarmupRequests
+				x.handed += l.HandedOver
+				x.lost += l.LostKiB
 			}
 		}
 		tab := &table{Name: "e2-window-" + string(base), Caption: "Latency of requests in the window of a patch (" + baseName(base) + "), with 95 % intervals over boots.",
 			Header: []string{"cell", "strategy", "boots", "patches", "requests", "p50", "p99", "p99.9", "p99.99", "max", "steady p99.9"}}
 		ratios := &table{Name: "e2-ratios-" + string(base), Caption: "Ratios of latencies in the window of a patch (" + baseName(base) + "), paired by boot, with 95 % intervals over boots.",
 			Header: []string{"cell", "ratio", "boots", "p50", "p99", "p99.9", "max", "Cliff's delta of p99.9"}}
+		restarts := &table{Name: "e2-restart-" + string(base), Caption: "What a restart costs besides time (" + baseName(base) + "): requests that waited for the new process, and private memory of the old one, which is lost.",
+			Header: []string{"cell", "boots", "restarts", "requests handed over", "requests lost", "memory lost per restart, KiB"}}
+		for _, key := range sortedCells(first) {
+			b.e2Restarts(restarts, base, first[key], cells[key][record.Restart])
+		}
 		var around, ccdf []part
 		for _, key := range sortedCells(first) {
 			a, c := b.e2Cell(base, first[key], cells[key], tab, ratios)
@@ -84,6 +92,9 @@ func (b *builder) e2() {
 		// Wide figures first, so that the narrow ones stand side by side.
 		sec.Parts = append(append(sec.Parts, around...), ccdf...)
 		sec.Parts = append(sec.Parts, part{Table: tab}, part{Table: ratios})
+		if len(restarts.Rows) > 0 {
+			sec.Parts = append(sec.Parts, part{Table: restarts})
+		}
 	}
 	if len(sec.Parts) == 0 {
 		sec.Missing = "No latency was recorded."
@@ -237,6 +248,29 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 	}
 	b.claim(claim, numbers...)
 	return aroundParts, ccdfParts
+}
+
+// e2Restarts counts what restarts handed over and lost. Requests that are lost are
+// violations, which E1 counts.
+func (b *builder) e2Restarts(tab *table, base record.TimeBase, cell record.Cell, l *latencies) {
+	if l == nil || l.patches == 0 {
+		return
+	}
+	id := fmt.Sprintf("e2.%s.%s.restart.", base, cell)
+	n := func(name, what, unit string, v float64) tableCell {
+		return short(b.num(id+name, what+", restart, "+cellText(cell), unit, v, stats.NoInterval, l.patches, "restarts", l.units))
+	}
+	var lost int64
+	for _, u := range b.units {
+		for _, t := range u.Trials {
+			if u.Boot.TimeBase == base && t.Strategy == record.Restart && t.Cell == cell {
+				lost += t.Violations["lost-request"]
+			}
+		}
+	}
+	tab.Rows = append(tab.Rows, []tableCell{text(cellText(cell)), text(fmt.Sprint(len(l.units))), n("restarts", "restarts", "count", float64(l.patches)),
+		n("handed_over", "requests that waited for the new process", "count", float64(l.handed)), n("requests_lost", "requests lost", "count", float64(lost)),
+		n("memory_lost", "private memory lost per restart, in KiB", "count", math.Round(float64(l.lost)/float64(l.patches)))})
 }
 
 // below judges a number by its interval: true if all of it lies below the limit,

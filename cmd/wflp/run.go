@@ -60,7 +60,7 @@ func runRun(ctx context.Context, inv *invocation) error {
 	var a evaluation.Again
 	fs.Uint64Var(&a.Seed, "seed", 1, "seed of the program")
 	fs.StringVar(&a.Shape, "shape", string(workloads.Correctness), "correctness, latency or over")
-	strategy := fs.String("strategy", string(record.WaitFree), "none, waitfree, barrier, stopworld or naive; several with commas")
+	strategy := fs.String("strategy", string(record.WaitFree), "none, waitfree, barrier, stopworld, restart (latency only) or naive; several with commas")
 	count := fs.Int("count", 1, "programs of consecutive seeds in one boot")
 	repeat := fs.Int("repeat", 1, "times to run each in the same boot")
 	for _, f := range []struct {

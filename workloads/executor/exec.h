@@ -93,7 +93,8 @@ static inline bool patching(void) { return P.strategy != WIRE_STRATEGY_NONE; }
 /* By libwflp; else threads know nothing of patches. */
 static inline bool by_library(void)
 {
-	return patching() && P.strategy != WIRE_STRATEGY_STOPWORLD;
+	return patching() && P.strategy != WIRE_STRATEGY_STOPWORLD &&
+	       P.strategy != WIRE_STRATEGY_RESTART;
 }
 
 /* trace.c */
@@ -103,6 +104,7 @@ void trace_alloc(void);
 void trace_counters(uint32_t end);
 void trace_write(uint32_t end);
 void trace_states(void);
+uint64_t trace_private_kib(void);
 void rec(struct worker *w, uint16_t kind, uint16_t a, uint32_t b, uint64_t c);
 void crash_init(void);
 void crash_altstack(struct worker *w);
@@ -126,6 +128,13 @@ void stop_end(void);
 uint32_t stop_generation(void);
 void stop_tables(const struct wire_stop **stops, uint64_t *nstops,
 		 const struct wire_frame **frames, uint64_t *nframes, uint64_t *lost);
+
+/* restart.c */
+bool restart_run(uint64_t deadline);
+uint32_t restart_generation(void);
+bool restart_stopping(void);
+void restart_sleep_until(uint64_t ns);
+void restart_up(uint32_t waited);
 
 /* worker.c */
 uint32_t generation(void);

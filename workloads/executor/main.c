@@ -2,7 +2,7 @@
 /*
  * wflp-exec run --strategy STRATEGY SPECFILE TRACEFILE
  *
- * STRATEGY is none, waitfree, barrier, naive or stopworld.
+ * STRATEGY is none, waitfree, barrier, naive, stopworld or restart.
  * Exit status: WIRE_END_... of wire.h.  A status other than USAGE, UNSUPPORTED
  * and SETUP comes with a trace that is complete as far as it goes.
  */
@@ -80,7 +80,7 @@ static void spec_load(const char *path)
 static uint32_t strategy_of(const char *name)
 {
 	static const char *const names[] = {
-		"none", "waitfree", "barrier", "naive", "stopworld",
+		"none", "waitfree", "barrier", "naive", "stopworld", "restart",
 	};
 
 	for (uint32_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -141,6 +141,15 @@ int main(int argc, char **argv)
 
 	P.start_ns = now_ns() + 500000;
 	deadline = P.start_ns + P.spec.h->watchdog_ms * 1000000ull;
+	if (P.strategy == WIRE_STRATEGY_RESTART) {
+		bool good = restart_run(deadline);
+
+		P.trace.finish_ns = now_ns();
+		P.trace.last_generation = generation();
+		trace_counters(1);
+		trace_write(good ? WIRE_END_COMPLETE : WIRE_END_HANG);
+		return good ? WIRE_END_COMPLETE : WIRE_END_HANG;
+	}
 	if (pthread_create(&patcher, NULL, patcher_main, NULL))
 		die(WIRE_END_SETUP, "start patcher");
 	for (size_t i = 0; i < P.nworkers; i++)

@@ -60,14 +60,16 @@ static void *pages(size_t bytes, int flags)
 void trace_alloc(void)
 {
 	size_t npatches = P.spec.h->patches.count;
+	/* Under restart one process after the other goes on with them. */
+	int sharing = P.strategy == WIRE_STRATEGY_RESTART ? MAP_SHARED : MAP_PRIVATE;
 
 	/* A stack overrun of one worker must not be the next one's records. */
-	P.workers = pages(P.nworkers * sizeof(*P.workers), MAP_PRIVATE);
-	streams = pages(P.nworkers * sizeof(*streams), MAP_PRIVATE);
-	P.reports = pages((npatches + 1) * sizeof(*P.reports), MAP_PRIVATE);
-	P.counters = pages(64 * sizeof(*P.counters), MAP_PRIVATE);
-	P.states = pages(P.nworkers * sizeof(*P.states), MAP_PRIVATE);
-	P.shared = pages(PAGE, MAP_PRIVATE);
+	P.workers = pages(P.nworkers * sizeof(*P.workers), sharing);
+	streams = pages(P.nworkers * sizeof(*streams), sharing);
+	P.reports = pages((npatches + 1) * sizeof(*P.reports), sharing);
+	P.counters = pages(64 * sizeof(*P.counters), sharing);
+	P.states = pages(P.nworkers * sizeof(*P.states), sharing);
+	P.shared = pages(PAGE, sharing);
 	for (size_t i = 0; i < P.nworkers; i++) {
 		const struct wire_worker *w = &P.spec.workers[i];
 		/*
@@ -77,12 +79,12 @@ void trace_alloc(void)
 		 */
 		size_t n = (size_t)w->cap * (w->max_records + 5) +
 			   (size_t)w->actions * 6 + (size_t)w->arrivals * 6 +
-			   2 * npatches + 64;
+			   8 * npatches + 64;
 
 		P.workers[i].id = (uint32_t)i;
 		P.workers[i].w = w;
 		P.workers[i].first = P.workers[i].next =
-			pages(n * sizeof(struct wire_record), MAP_PRIVATE);
+			pages(n * sizeof(struct wire_record), sharing);
 		P.workers[i].end = P.workers[i].first + n;
 		if (w->actions)
 			P.workers[i].child = pages(PAGE, MAP_SHARED);
@@ -102,6 +104,8 @@ static uint64_t status_field(const char *name)
 		fclose(f);
 	return v;
 }
+
+uint64_t trace_private_kib(void) { return status_field("RssAnon"); }
 
 static uint64_t lines(const char *path)
 {

@@ -82,6 +82,8 @@ uint32_t generation(void)
 {
 	if (P.strategy == WIRE_STRATEGY_STOPWORLD)
 		return stop_generation();
+	if (P.strategy == WIRE_STRATEGY_RESTART)
+		return restart_generation();
 	return by_library() ? (uint32_t)wflp_thread_generation() : 0;
 }
 
@@ -252,7 +254,10 @@ static void pause_until(struct worker *w, uint64_t at)
 		return;
 	if (!(w->w->flags & WIRE_WORKER_WAIT_ONLINE)) {
 		go_offline(w);
-		sleep_until(at);
+		if (P.strategy == WIRE_STRATEGY_RESTART)
+			restart_sleep_until(at);
+		else
+			sleep_until(at);
 		go_online(w);
 		return;
 	}
@@ -272,14 +277,29 @@ static void serve(struct worker *w)
 {
 	const uint64_t *arrivals = P.spec.arrivals + w->w->arrival;
 
-	for (uint32_t i = 0; i < w->w->arrivals; i++) {
+	/* From the start, but in a process that was restarted. */
+	for (uint32_t i = (uint32_t)w->requests; i < w->w->arrivals; i++) {
 		pause_until(w, P.start_ns + arrivals[i]);
+		if (restart_stopping())
+			return;
 		rec(w, WIRE_RECORD_REQ_START, 0, i, now_ns());
 		for (uint32_t k = 0; k < w->w->per_request; k++)
 			transaction(w);
 		rec(w, WIRE_RECORD_REQ_END, 0, i, now_ns());
 		w->requests++;
 	}
+}
+
+/* Requests that have arrived and not been begun. */
+static uint32_t waiting(const struct worker *w)
+{
+	const uint64_t *arrivals = P.spec.arrivals + w->w->arrival;
+	uint64_t now = now_ns();
+	uint32_t n = 0;
+
+	for (uint32_t i = (uint32_t)w->requests; i < w->w->arrivals; i++)
+		n += P.start_ns + arrivals[i] <= now;
+	return n;
 }
 
 /*
@@ -343,6 +363,8 @@ static void *worker_main(void *arg)
 	if (!err) {
 		if (w->w->parent < 0)
 			sleep_until(P.start_ns);
+		if (P.strategy == WIRE_STRATEGY_RESTART)
+			restart_up(waiting(w));
 		if (w->w->arrivals)
 			serve(w);
 		else

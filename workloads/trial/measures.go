@@ -54,14 +54,18 @@ func (r Result) Requests() []Request {
 	return out
 }
 
+func (r Result) reports() []wire.Report {
+	if r.Trace == nil {
+		return nil
+	}
+	return r.Trace.ReportList
+}
+
 // Queued lists the times at which patches were handed over, or under none would
 // have been.
 func (r Result) Queued() []int64 {
 	var out []int64
-	if r.Trace == nil {
-		return nil
-	}
-	for _, p := range r.Trace.ReportList {
+	for _, p := range r.reports() {
 		at := p.QueuedNS
 		if at == 0 {
 			at = p.AppliedNS
@@ -91,6 +95,10 @@ func (r Result) Latency(w Windows) (record.Latency, error) {
 		BinNS: w.Bin.Nanoseconds(), FirstBin: w.FirstBin}
 	for range w.Bins {
 		l.Bins = append(l.Bins, new(record.Hist))
+	}
+	for _, p := range r.reports() {
+		l.HandedOver += int64(p.HandedOver)
+		l.LostKiB += int64(p.Lost)
 	}
 	reqs := r.Requests()
 	if w.Warmup != nil {

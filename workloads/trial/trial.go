@@ -62,7 +62,7 @@ type Result struct {
 
 var strategies = map[record.Strategy]uint32{
 	record.None: wire.StrategyNone, record.WaitFree: wire.StrategyWaitfree, record.Barrier: wire.StrategyBarrier, record.Naive: wire.StrategyNaive,
-	record.StopWorld: wire.StrategyStopworld,
+	record.StopWorld: wire.StrategyStopworld, record.Restart: wire.StrategyRestart,
 }
 
 // Run runs trials in their order in one boot, and judges each. Specs that occur
@@ -96,6 +96,9 @@ func Job(ctx context.Context, trials []Trial) (guestproto.Job, map[string][]byte
 	for i, t := range trials {
 		if _, ok := strategies[t.Strategy]; !ok {
 			return job, nil, fmt.Errorf("make job: no executor for strategy %q", t.Strategy)
+		}
+		if t.Strategy == record.Restart && t.Spec.Shape != workloads.Latency {
+			return job, nil, fmt.Errorf("make job: strategy %s is for specs of shape %s, not %s: only a server can hand its requests over", t.Strategy, workloads.Latency, t.Spec.Shape)
 		}
 		name := specFile(t.Spec)
 		if _, ok := files[name]; !ok {

@@ -125,7 +125,7 @@ func TestServe(t *testing.T) {
 		n += len(w.Arrivals)
 	}
 	var trials []Trial
-	for _, st := range []record.Strategy{record.None, record.Barrier} {
+	for _, st := range []record.Strategy{record.None, record.Barrier, record.StopWorld, record.Restart} {
 		trials = append(trials, Trial{Experiment: "E2", Spec: s, Strategy: st, Cell: record.Cell{Threads: 3}})
 	}
 	for _, r := range run(t, local(t), trials) {
@@ -144,6 +144,15 @@ func TestServe(t *testing.T) {
 		if got := l.WarmupRequests + l.Window.N() + l.Steady.N(); got != int64(n) || l.Window.N() == 0 || bins == 0 || l.Patches != 2 {
 			t.Errorf("%s: %d requests of %d, %d in the window, %d in bins, %d patches", r.Strategy, got, n, l.Window.N(), bins, l.Patches)
 		}
+		if (r.Strategy == record.Restart) != (l.LostKiB > 0) {
+			t.Errorf("%s: %d KiB of memory lost", r.Strategy, l.LostKiB)
+		}
+	}
+}
+
+func TestRestartNeedsAServer(t *testing.T) {
+	if _, _, err := Job(t.Context(), wild(1, record.Restart)); err == nil || !strings.Contains(err.Error(), "latency") {
+		t.Errorf("a program without requests was accepted: %v", err)
 	}
 }
 

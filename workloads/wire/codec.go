@@ -418,7 +418,7 @@ func decodeExec(b []byte, v *Exec) {
 }
 
 // SizeReport is the encoded size of a Report.
-const SizeReport = 144
+const SizeReport = 152
 
 // appendReport encodes v at the end of b.
 func appendReport(b []byte, v *Report) []byte {
@@ -445,6 +445,8 @@ func appendReport(b []byte, v *Report) []byte {
 	b = le.AppendUint64(b, v.HeldGen)
 	b = le.AppendUint32(b, uint32(v.HeldTID))
 	b = le.AppendUint32(b, v.Edits)
+	b = le.AppendUint32(b, v.HandedOver)
+	b = le.AppendUint32(b, v.Lost)
 	return b
 }
 
@@ -474,6 +476,8 @@ func decodeReport(b []byte, v *Report) {
 	v.HeldGen = le.Uint64(b[128:])
 	v.HeldTID = int32(le.Uint32(b[136:]))
 	v.Edits = le.Uint32(b[140:])
+	v.HandedOver = le.Uint32(b[144:])
+	v.Lost = le.Uint32(b[148:])
 }
 
 // SizeCounter is the encoded size of a Counter.

@@ -328,6 +328,8 @@ type Report struct {
 	HeldGen     uint64
 	HeldTID     int32
 	Edits       uint32
+	HandedOver  uint32 // restart: requests that waited for the new process
+	Lost        uint32 // restart: KiB of private memory that the old one had
 }
 
 // Counter is a reading.

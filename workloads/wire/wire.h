@@ -419,8 +419,10 @@ struct wire_report {
 	uint64_t held_gen;
 	int32_t held_tid;
 	uint32_t edits;
+	uint32_t handed_over; /* restart: requests that waited for the new process */
+	uint32_t lost; /* restart: KiB of private memory that the old one had */
 };
-_Static_assert(sizeof(struct wire_report) == 144, "size");
+_Static_assert(sizeof(struct wire_report) == 152, "size");
 _Static_assert(offsetof(struct wire_report, patch) == 0, "offset");
 _Static_assert(offsetof(struct wire_report, result) == 4, "offset");
 _Static_assert(offsetof(struct wire_report, applied_ns) == 8, "offset");
@@ -444,6 +446,8 @@ _Static_assert(offsetof(struct wire_report, bad_edit) == 124, "offset");
 _Static_assert(offsetof(struct wire_report, held_gen) == 128, "offset");
 _Static_assert(offsetof(struct wire_report, held_tid) == 136, "offset");
 _Static_assert(offsetof(struct wire_report, edits) == 140, "offset");
+_Static_assert(offsetof(struct wire_report, handed_over) == 144, "offset");
+_Static_assert(offsetof(struct wire_report, lost) == 148, "offset");
 
 /* Counter is a reading. */
 struct wire_counter {
