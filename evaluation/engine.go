@@ -246,6 +246,14 @@ func (e *Engine) trials(out *record.Unit, u Unit, trials []trial.Trial, res *vm.
 			out.Latencies = append(out.Latencies, l)
 		case "E3":
 			out.Overs = append(out.Overs, r.Overs(margin)...)
+		case "E7":
+			// Each thread's way, of a thousand, would be most of the records.
+			for _, o := range r.Overs(margin) {
+				o.Moves = nil
+				out.Overs = append(out.Overs, o)
+			}
+		case "E8":
+			out.Outcomes = append(out.Outcomes, r.Outcome(string(u.Trials[i].Program.Hostile)))
 		}
 	}
 	return nil

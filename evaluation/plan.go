@@ -28,7 +28,7 @@ type Ability struct {
 }
 
 // Experiments of this package, in the order of their planning.
-var Experiments = []string{"E1", "E2", "E3", "E4", "E5"}
+var Experiments = []string{"E1", "E2", "E3", "E4", "E5", "E7", "E8"}
 
 // compared are the strategies that every cell of E2 compares, and followed those
 // whose patches E3 follows.
@@ -77,6 +77,15 @@ type operations struct {
 // are more of them.
 type everyone struct{ boots, counted, reps, countedReps, batch int }
 
+// crowds is E7.
+type crowds struct {
+	boots, births, durationMS, patches int
+	threads                            []int
+}
+
+// hostiles is E8.
+type hostiles struct{ boots int }
+
 // profile is how much of each experiment there is.
 type profile struct {
 	e1 correctness
@@ -84,6 +93,8 @@ type profile struct {
 	e3 overs
 	e4 operations
 	e5 everyone
+	e7 crowds
+	e8 hostiles
 }
 
 // Sizes are chosen so that quick ends within a quarter of an hour on two cores
@@ -95,6 +106,8 @@ var profiles = map[string]profile{
 		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
 		e4: operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
 		e5: everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 128},
+		e7: crowds{boots: 1, threads: []int{4, 16}, births: 4, durationMS: 300, patches: 3},
+		e8: hostiles{boots: 1},
 	},
 	"quick": {
 		e1: correctness{boots: 12, programs: 26, stopped: 8, checkedBoots: 1, checkedPrograms: 8},
@@ -107,6 +120,8 @@ var profiles = map[string]profile{
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
 			inInstructions: sizes{resident: []int{1, 16, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 62}, threads: []int{1, 4, 16, 64, 256}}},
 		e5: everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
+		e7: crowds{boots: 3, threads: []int{1, 16, 64, 256}, births: 12, durationMS: 600, patches: 5},
+		e8: hostiles{boots: 2},
 	},
 	"full": {
 		e1: correctness{boots: 60, programs: 40, stopped: 20, checkedBoots: 6, checkedPrograms: 20},
@@ -122,6 +137,8 @@ var profiles = map[string]profile{
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024, 4096}, mappings: []int{10, 100, 1000, 10000}, views: []int{1, 2, 8, 32, 60}, threads: []int{1, 8, 64, 256}},
 			inInstructions: sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 48, 62}, threads: []int{1, 4, 16, 64, 256}}},
 		e5: everyone{boots: 10, counted: 6, reps: 40, countedReps: 200, batch: 256},
+		e7: crowds{boots: 10, threads: []int{1, 4, 16, 64, 256, 512, 1024}, births: 64, durationMS: 3000, patches: 20},
+		e8: hostiles{boots: 5},
 	},
 }
 
@@ -158,6 +175,8 @@ func Plan(name string, seed uint64, a Ability, only []string) ([]Unit, error) {
 	b.e3(p.e3)
 	b.e4(p.e4)
 	b.e5(p.e5)
+	b.e7(p.e7)
+	b.e8(p.e8)
 	units := slices.DeleteFunc(b.units, func(u Unit) bool {
 		return len(only) > 0 && !slices.ContainsFunc(u.Experiments, func(e string) bool { return slices.Contains(only, e) })
 	})
@@ -374,6 +393,35 @@ func (b *planner) e5(p everyone) {
 				b.add(u, "E5", boot)
 			}
 		}
+	}
+}
+
+func (b *planner) e7(p crowds) {
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true,
+			Estimate: 3*time.Second + time.Duration(len(p.threads)*len(followed)*(p.durationMS+600))*time.Millisecond}
+		for _, n := range p.threads {
+			program := Program{Seed: b.derive("E7", boot, n), Shape: workloads.Many,
+				Crowd: &workloads.CrowdParams{Threads: n, Births: p.births, DurationMS: p.durationMS, Patches: p.patches}}
+			for _, s := range followed {
+				u.Trials = append(u.Trials, Trial{Experiment: "E7", Program: program, Strategy: s, Cell: record.Cell{Threads: n, Births: p.births}})
+			}
+		}
+		b.add(u, "E7", boot)
+	}
+}
+
+func (b *planner) e8(p hostiles) {
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true,
+			Estimate: 3*time.Second + time.Duration(len(workloads.HostilePrograms)*len(followed)*1600)*time.Millisecond}
+		for _, h := range workloads.HostilePrograms {
+			program := Program{Seed: b.derive("E8", boot, h), Shape: workloads.Hostiles, Hostile: h}
+			for _, s := range followed {
+				u.Trials = append(u.Trials, Trial{Experiment: "E8", Program: program, Strategy: s, Cell: record.Cell{Threads: 4}})
+			}
+		}
+		b.add(u, "E8", boot)
 	}
 }
 

@@ -41,6 +41,15 @@ func Repeat(u Unit, t Trial) string {
 		add("duration-ms", p.DurationMS)
 		add("patches", p.Patches)
 	}
+	if p := t.Program.Crowd; p != nil {
+		add("threads", p.Threads)
+		add("births", p.Births)
+		add("duration-ms", p.DurationMS)
+		add("patches", p.Patches)
+	}
+	if p := t.Program.Hostile; p != "" {
+		b = append(b, "--hostile "+string(p))
+	}
 	return strings.Join(b, " ")
 }
 
@@ -60,6 +69,8 @@ type Again struct {
 	BlockedUS   int    `flag:"blocked-us"`
 	DurationMS  int    `flag:"duration-ms"`
 	Patches     int    `flag:"patches"`
+	Births      int    `flag:"births"`
+	Hostile     string `flag:"hostile"`
 }
 
 // Program is the one that they describe.
@@ -72,6 +83,10 @@ func (a Again) Program() Program {
 	case workloads.Over:
 		p.Slow = &workloads.SlowParams{Threads: a.Threads, IntervalUS: a.IntervalUS, LongPct: a.LongPct, LongUS: a.LongUS, Blocked: a.Blocked,
 			BlockedUS: a.BlockedUS, DurationMS: a.DurationMS, Patches: a.Patches}
+	case workloads.Many:
+		p.Crowd = &workloads.CrowdParams{Threads: a.Threads, Births: a.Births, DurationMS: a.DurationMS, Patches: a.Patches}
+	case workloads.Hostiles:
+		p.Hostile = workloads.HostileProgram(a.Hostile)
 	}
 	return p
 }

@@ -44,6 +44,9 @@ type Program struct {
 	Shape workloads.Shape
 	Serve *workloads.ServeParams
 	Slow  *workloads.SlowParams
+	Crowd *workloads.CrowdParams
+	// Hostile is one of the hostile programs.
+	Hostile workloads.HostileProgram
 }
 
 // Spec generates the program.
@@ -53,7 +56,11 @@ func (p Program) Spec() (*workloads.Spec, error) {
 		return workloads.Serve(p.Seed, *p.Serve), nil
 	case p.Slow != nil && p.Shape == workloads.Over:
 		return workloads.Slow(p.Seed, *p.Slow), nil
-	case p.Serve != nil || p.Slow != nil:
+	case p.Crowd != nil && p.Shape == workloads.Many:
+		return workloads.Crowd(p.Seed, *p.Crowd), nil
+	case p.Hostile != "" && p.Shape == workloads.Hostiles:
+		return workloads.Hostile(p.Seed, p.Hostile)
+	case p.Serve != nil || p.Slow != nil || p.Crowd != nil || p.Hostile != "":
 		return nil, fmt.Errorf("generate spec: parameters of another shape than %q", p.Shape)
 	}
 	return workloads.Generate(p.Seed, p.Shape)

@@ -11,7 +11,7 @@ import (
 )
 
 // Generate makes the Spec of a seed. The same seed and shape give the same
-// Spec; latency and over are made with their default parameters.
+// Spec; all but correctness are made with their default parameters.
 func Generate(seed uint64, shape Shape) (*Spec, error) {
 	switch shape {
 	case Correctness:
@@ -20,6 +20,10 @@ func Generate(seed uint64, shape Shape) (*Spec, error) {
 		return Serve(seed, ServeParams{}), nil
 	case Over:
 		return Slow(seed, SlowParams{}), nil
+	case Many:
+		return Crowd(seed, CrowdParams{}), nil
+	case Hostiles:
+		return Hostile(seed, HostileBusy)
 	}
 	return nil, fmt.Errorf("generate spec: unknown shape %q", shape)
 }

@@ -38,6 +38,10 @@ const (
 	// Over has few patches, and threads that are slow to reach a quiescence
 	// point or blocked.
 	Over Shape = "over"
+	// Many has many threads, most of them asleep.
+	Many Shape = "many"
+	// Hostiles has threads that keep others from being patched, or would.
+	Hostiles Shape = "hostile"
 )
 
 // Spec is one program, its load and its patches.
@@ -185,12 +189,14 @@ const (
 	Futex      ActionKind = "futex"        //
 	Epoll      ActionKind = "epoll"        //
 	SleepInTxn ActionKind = "sleep-inside" // asleep while online, in a transaction
+	Lock       ActionKind = "lock"         // take the program's lock, online
+	Unlock     ActionKind = "unlock"       //
 )
 
 // ActionKinds lists all kinds; the index is the number on the wire.
 var ActionKinds = []ActionKind{
 	Store, Load, Map, Unmap, ProtNone, ProtRead, ProtWrite, Remap, DontNeed, HugePage, Collapse,
-	Fork, BreakGrow, BreakDrop, ShareAdd, Nanosleep, Futex, Epoll, SleepInTxn,
+	Fork, BreakGrow, BreakDrop, ShareAdd, Nanosleep, Futex, Epoll, SleepInTxn, Lock, Unlock,
 }
 
 // Blocking tells whether the action sleeps.
@@ -199,7 +205,9 @@ func (k ActionKind) Blocking() bool {
 }
 
 // Memory tells whether the action works on a region.
-func (k ActionKind) Memory() bool { return !k.Blocking() && k != ShareAdd }
+func (k ActionKind) Memory() bool {
+	return !k.Blocking() && k != ShareAdd && k != Lock && k != Unlock
+}
 
 // Action is done before the worker's transaction At.
 type Action struct {

@@ -156,6 +156,9 @@ func encode(u Unit) ([]byte, error) {
 	for i := 0; i < len(u.Overs) && err == nil; i++ {
 		err = put(Line{Kind: KindOver, Over: &u.Overs[i]})
 	}
+	for i := 0; i < len(u.Outcomes) && err == nil; i++ {
+		err = put(Line{Kind: KindOutcome, Outcome: &u.Outcomes[i]})
+	}
 	for i := 0; i < len(u.Micros) && err == nil; i++ {
 		err = put(Line{Kind: KindMicro, Micro: &u.Micros[i]})
 	}
@@ -282,6 +285,8 @@ func (u *Unit) add(l Line) error {
 		u.Latencies = append(u.Latencies, *l.Latency)
 	case l.Kind == KindOver && l.Over != nil:
 		u.Overs = append(u.Overs, *l.Over)
+	case l.Kind == KindOutcome && l.Outcome != nil:
+		u.Outcomes = append(u.Outcomes, *l.Outcome)
 	case l.Kind == KindMicro && l.Micro != nil:
 		u.Micros = append(u.Micros, *l.Micro)
 	default:

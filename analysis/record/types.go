@@ -22,6 +22,7 @@ const (
 	KindProgram Kind = "program" // one real program under load and a real fix, under one strategy
 	KindLatency Kind = "latency" // request latencies of one run, by relation to the patches
 	KindOver    Kind = "over"    // one patch: when it reached each stage and each thread
+	KindOutcome Kind = "outcome" // one patch of a hostile program: what became of it and of the program
 	KindMicro   Kind = "micro"   // one micro-benchmark at one setting
 	KindEnd     Kind = "end"     // the last line of a unit: without it the unit does not count
 )
@@ -45,6 +46,8 @@ type Line struct {
 	Latency *Latency `json:"latency,omitempty"`
 	// Payload of kind over.
 	Over *Over `json:"over,omitempty"`
+	// Payload of kind outcome.
+	Outcome *Outcome `json:"outcome,omitempty"`
 	// Payload of kind micro.
 	Micro *Micro `json:"micro,omitempty"`
 	// Payload of kind end.
@@ -179,6 +182,8 @@ type Cell struct {
 	LongUS  int `json:"long_us,omitempty"`
 	// Threads that sleep in a blocking call, besides the workers.
 	BlockedThreads int `json:"blocked_threads,omitempty"`
+	// Threads that are born and die while patches arrive.
+	Births int `json:"births,omitempty"`
 }
 
 // String is a stable, readable key of the cell: "threads=4 util=60%".
@@ -195,6 +200,7 @@ func (c Cell) String() string {
 	add("long=%d%%", c.LongPct)
 	add("longtime=%dus", c.LongUS)
 	add("blocked=%d", c.BlockedThreads)
+	add("births=%d", c.Births)
 	return strings.Join(b, " ")
 }
 
@@ -413,6 +419,30 @@ const (
 	SpanIdle = "idle"
 )
 
+// Outcome is what became of the one patch of a hostile program, and of the program.
+type Outcome struct {
+	// Experiment: E8. Program, strategy: as in trial.
+	Experiment string   `json:"experiment"`
+	SpecID     string   `json:"spec_id"`
+	Strategy   Strategy `json:"strategy"`
+	// Which hostile program: busy, asleep, blocked or lock.
+	Program string `json:"program"`
+	// The program came to its end. If not, the watchdog ended it.
+	Ended bool `json:"ended"`
+	// Of the threads that had not ended then, those that did nothing, and took no time, while the watchdog looked twice.
+	Stuck int `json:"stuck,omitempty"`
+	// Error number if the patch failed and changed nothing, else 0.
+	Error int `json:"error,omitempty"`
+	// From asking until threads may run the new code, until the first does, until none can
+	// reach the old code any more; 0: not reached.
+	PublishedNS int64 `json:"published_ns,omitempty"`
+	FirstNS     int64 `json:"first_ns,omitempty"`
+	LastNS      int64 `json:"last_ns,omitempty"`
+	// The longest time for which one thread was held up by the patch. Of threads that were
+	// held up till the watchdog came it is not known.
+	HeldNS int64 `json:"held_ns,omitempty"`
+}
+
 // Micro is one micro-benchmark at one setting, in one boot.
 type Micro struct {
 	// Experiment: E4 or E5.
@@ -488,6 +518,7 @@ type Unit struct {
 	Programs  []Program
 	Latencies []Latency
 	Overs     []Over
+	Outcomes  []Outcome
 	Micros    []Micro
 }
 

@@ -44,7 +44,7 @@ func (b *builder) e3() {
 	var firsts, lasts verdicts
 	var left, published int64
 	var leftNumbers []Number
-	has := func(u record.Unit) bool { return len(u.Overs) > 0 }
+	has := func(u record.Unit) bool { return hasOvers(u, "E3") }
 	for _, base := range b.bases(has) {
 		cells := map[string]map[record.Strategy]*overs{}
 		first := map[string]record.Cell{}
@@ -53,6 +53,9 @@ func (b *builder) e3() {
 				continue
 			}
 			for _, o := range u.Overs {
+				if o.Experiment != "E3" {
+					continue
+				}
 				key := o.Cell.String()
 				if cells[key] == nil {
 					cells[key], first[key] = map[record.Strategy]*overs{}, o.Cell

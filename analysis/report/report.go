@@ -202,6 +202,8 @@ func (b *builder) state() error {
 	b.e3()
 	b.e4()
 	b.e5()
+	b.e7()
+	b.e8()
 	b.e9()
 	b.e10()
 	b.published()
@@ -459,6 +461,9 @@ func cellText(c record.Cell) string {
 	}
 	if c.BlockedThreads != 0 {
 		s = append(s, fmt.Sprintf("%d asleep", c.BlockedThreads))
+	}
+	if c.Births != 0 {
+		s = append(s, count(int64(c.Births), "birth"))
 	}
 	if len(s) == 0 {
 		return "one setting"

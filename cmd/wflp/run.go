@@ -59,7 +59,8 @@ func runRun(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("run")
 	var a evaluation.Again
 	fs.Uint64Var(&a.Seed, "seed", 1, "seed of the program")
-	fs.StringVar(&a.Shape, "shape", string(workloads.Correctness), "correctness, latency or over")
+	fs.StringVar(&a.Shape, "shape", string(workloads.Correctness), "correctness, latency, over, many or hostile")
+	fs.StringVar(&a.Hostile, "hostile", "", "hostile: busy, asleep, blocked or lock")
 	strategy := fs.String("strategy", string(record.WaitFree), "none, waitfree, barrier, stopworld, restart (latency only) or naive; several with commas")
 	count := fs.Int("count", 1, "programs of consecutive seeds in one boot")
 	repeat := fs.Int("repeat", 1, "times to run each in the same boot")
@@ -67,7 +68,8 @@ func runRun(ctx context.Context, inv *invocation) error {
 		v           *int
 		name, about string
 	}{
-		{&a.Threads, "threads", "latency and over: threads"},
+		{&a.Threads, "threads", "latency, over and many: threads"},
+		{&a.Births, "births", "many: threads that are born and die meanwhile"},
 		{&a.LoadCPUs, "load-cpus", "latency: processors that the load is meant for"},
 		{&a.Utilisation, "utilisation", "latency: percent of these"},
 		{&a.ServiceUS, "service-us", "latency: work of a request"},
@@ -77,8 +79,8 @@ func runRun(ctx context.Context, inv *invocation) error {
 		{&a.LongUS, "long-us", "latency and over: how long these are"},
 		{&a.Blocked, "blocked", "over: threads asleep besides"},
 		{&a.BlockedUS, "blocked-us", "over: how long each of their sleeps is"},
-		{&a.DurationMS, "duration-ms", "latency and over: length of the run"},
-		{&a.Patches, "patches", "latency and over: patches"},
+		{&a.DurationMS, "duration-ms", "latency, over and many: length of the run"},
+		{&a.Patches, "patches", "latency, over and many: patches"},
 	} {
 		fs.IntVar(f.v, f.name, 0, f.about)
 	}

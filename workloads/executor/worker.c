@@ -179,6 +179,9 @@ static void share_add(struct worker *w, const struct wire_action *a)
 	w->seen[i] = was + 1;
 }
 
+/* A program's own lock, of which nobody who patches it knows. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
 static void act(struct worker *w, const struct wire_action *a)
 {
 	switch (a->kind) {
@@ -189,6 +192,12 @@ static void act(struct worker *w, const struct wire_action *a)
 	case ACT_FUTEX:
 	case ACT_EPOLL:
 		blocking(w, a);
+		break;
+	case ACT_LOCK:
+		pthread_mutex_lock(&lock);
+		break;
+	case ACT_UNLOCK:
+		pthread_mutex_unlock(&lock);
 		break;
 	case ACT_SHARE_ADD:
 		share_add(w, a);

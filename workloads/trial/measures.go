@@ -177,6 +177,32 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 	return out
 }
 
+// Outcome is what became of the only patch of a hostile program.
+func (r Result) Outcome(program string) record.Outcome {
+	o := record.Outcome{Experiment: r.Experiment, SpecID: r.Spec.ID(), Strategy: r.Strategy, Program: program}
+	if r.Trace == nil {
+		return o
+	}
+	o.Ended = r.Trace.End == wire.EndComplete
+	for _, s := range r.Trace.StateList {
+		// Hundredths of a second: one may be what the look itself took.
+		if s.Exists != 0 && s.Txns[0] == s.Txns[1] && s.CPUTick[1] <= s.CPUTick[0]+1 {
+			o.Stuck++
+		}
+	}
+	for _, x := range r.Overs(0) {
+		since := func(ns int64) int64 {
+			if ns == 0 {
+				return 0
+			}
+			return ns - x.QueuedNS
+		}
+		o.Error, o.HeldNS = x.Error, x.HeldNS
+		o.PublishedNS, o.FirstNS, o.LastNS = since(x.PublishedNS), since(x.FirstOverNS), since(x.LastOverNS)
+	}
+	return o
+}
+
 // stops are the times for which a patch had all threads stopped.
 func (r Result) stops(patch uint32, o *record.Over) []record.Span {
 	var out []record.Span
