@@ -111,10 +111,10 @@ var profiles = map[string]profile{
 	},
 	"quick": {
 		e1: correctness{boots: 12, programs: 26, stopped: 8, checkedBoots: 1, checkedPrograms: 8},
-		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
+		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
-			{Threads: 4, IntervalUS: 100}, {Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
+			{Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
 		e4: operations{boots: 3, counted: 2, reps: 15,
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
