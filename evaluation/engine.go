@@ -238,7 +238,7 @@ func (e *Engine) trials(out *record.Unit, u Unit, trials []trial.Trial, res *vm.
 			continue
 		}
 		switch r.Experiment {
-		case "E2":
+		case "E0", "E2":
 			l, err := r.Latency(trial.Windows{Window: window, Bin: bin, FirstBin: firstBin, Bins: bins, Warmup: warmup})
 			if err != nil {
 				return err
@@ -346,12 +346,20 @@ func (e *Engine) measures(out *record.Unit, u Unit, res *vm.Result) error {
 		if n := strings.LastIndexByte(string(text), '\n'); !s.Ran || s.ExitCode != 0 {
 			text = text[:n+1] // the last line may be cut off
 		}
-		micros, missing, err := trial.ParseMicro(text)
+		var micros []record.Micro
+		var looks []record.Memory
+		var missing []trial.Missing
+		var err error
+		if m.Args[0] == "footprint" {
+			looks, missing, err = trial.ParseFootprint(text)
+		} else {
+			micros, missing, err = trial.ParseMicro(text)
+		}
 		if err != nil {
 			incident("%s: %v", what, err)
 			continue
 		}
-		out.Micros = append(out.Micros, micros...)
+		out.Micros, out.Memories = append(out.Micros, micros...), append(out.Memories, looks...)
 		for _, x := range missing {
 			// The reference has no views, as it should.
 			if u.Variant != stock {

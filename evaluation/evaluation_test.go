@@ -96,7 +96,7 @@ func TestPlanParts(t *testing.T) {
 			}
 			for k, s := range strategies {
 				slices.Sort(s)
-				want := map[string]int{"E1 release": 3, "E1 debug": 2, "E1 kasan": 2, "E2 release": 5, "E3 release": 3, "E7 release": 3, "E8 release": 3}[k[:strings.LastIndex(k, " ")]]
+				want := map[string]int{"E0 release": 1, "E1 release": 3, "E1 debug": 2, "E1 kasan": 2, "E2 release": 5, "E3 release": 3, "E7 release": 3, "E8 release": 3}[k[:strings.LastIndex(k, " ")]]
 				if len(s) != want || len(slices.Compact(s)) != want {
 					t.Errorf("%s: program %s under %v", profile, k, s)
 				}
@@ -192,7 +192,7 @@ func TestMemoryLimitsSizes(t *testing.T) {
 // TestRepeat: the command of a trial, taken apart as wflp run does, describes the
 // very same program.
 func TestRepeat(t *testing.T) {
-	for _, u := range slices.Concat(small(t), plan(t, "full", 3, laptop, "E2", "E3", "E7", "E8")) {
+	for _, u := range slices.Concat(small(t), plan(t, "full", 3, laptop, "E0", "E2", "E3", "E7", "E8")) {
 		for _, tr := range u.Trials {
 			line := Repeat(u, tr)
 			a := Again{}

@@ -28,7 +28,7 @@ type Ability struct {
 }
 
 // Experiments of this package, in the order of their planning.
-var Experiments = []string{"E1", "E2", "E3", "E4", "E5", "E7", "E8"}
+var Experiments = []string{"E0", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E11"}
 
 // compared are the strategies that every cell of E2 compares, and followed those
 // whose patches E3 follows.
@@ -47,6 +47,12 @@ type correctness struct{ boots, programs, stopped, checkedBoots, checkedPrograms
 // load is a cell of E2. Without long requests all threads are at a quiescence
 // point within about a millisecond, which is the best case of global quiescence.
 type load struct{ threads, utilisation, longPct, longUS int }
+
+// calibration is E0: loads of E2 with stalls of known lengths.
+type calibration struct {
+	boots, durationMS, stalls int
+	stallUS                   []int
+}
 
 // latencies is E2.
 type latencies struct {
@@ -77,6 +83,12 @@ type operations struct {
 // are more of them.
 type everyone struct{ boots, counted, reps, countedReps, batch int }
 
+// footprints is E6.
+type footprints struct {
+	boots, generations int
+	views, pages       []int
+}
+
 // crowds is E7.
 type crowds struct {
 	boots, births, durationMS, patches int
@@ -88,28 +100,35 @@ type hostiles struct{ boots int }
 
 // profile is how much of each experiment there is.
 type profile struct {
+	e0 calibration
 	e1 correctness
 	e2 latencies
 	e3 overs
 	e4 operations
 	e5 everyone
+	e6 footprints
 	e7 crowds
 	e8 hostiles
+	// e11 is different code for different threads: boots in time, and counted.
+	e11 everyone
 }
 
 // Sizes are chosen so that quick ends within a quarter of an hour on two cores
 // with emulation, and smoke within two minutes; full takes a night.
 var profiles = map[string]profile{
 	"smoke": {
-		e1: correctness{boots: 2, programs: 5, stopped: 3, checkedBoots: 1, checkedPrograms: 2},
-		e2: latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
-		e3: overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
-		e4: operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
-		e5: everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 128},
-		e7: crowds{boots: 1, threads: []int{4, 16}, births: 4, durationMS: 300, patches: 3},
-		e8: hostiles{boots: 1},
+		e1:  correctness{boots: 2, programs: 5, stopped: 3, checkedBoots: 1, checkedPrograms: 2},
+		e2:  latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
+		e3:  overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
+		e4:  operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
+		e5:  everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 128},
+		e6:  footprints{boots: 1, generations: 80, views: []int{1, 4, 16}, pages: []int{1, 16, 64}},
+		e11: everyone{boots: 1, counted: 1, reps: 5, countedReps: 9, batch: 64},
+		e7:  crowds{boots: 1, threads: []int{4, 16}, births: 4, durationMS: 300, patches: 3},
+		e8:  hostiles{boots: 1},
 	},
 	"quick": {
+		e0: calibration{boots: 3, durationMS: 2400, stalls: 20, stallUS: []int{5000, 10000, 20000}},
 		e1: correctness{boots: 12, programs: 26, stopped: 8, checkedBoots: 1, checkedPrograms: 8},
 		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
@@ -119,11 +138,14 @@ var profiles = map[string]profile{
 		e4: operations{boots: 3, counted: 2, reps: 15,
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
 			inInstructions: sizes{resident: []int{1, 16, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 62}, threads: []int{1, 4, 16, 64, 256}}},
-		e5: everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
-		e7: crowds{boots: 3, threads: []int{1, 16, 64, 256}, births: 12, durationMS: 600, patches: 5},
-		e8: hostiles{boots: 2},
+		e5:  everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
+		e6:  footprints{boots: 2, generations: 2000, views: []int{1, 2, 4, 8, 16, 32, 62}, pages: []int{1, 4, 16, 64, 256}},
+		e11: everyone{boots: 3, counted: 2, reps: 15, countedReps: 40, batch: 128},
+		e7:  crowds{boots: 3, threads: []int{1, 16, 64, 256}, births: 12, durationMS: 600, patches: 5},
+		e8:  hostiles{boots: 2},
 	},
 	"full": {
+		e0: calibration{boots: 10, durationMS: 8000, stalls: 60, stallUS: []int{2000, 5000, 10000, 20000}},
 		e1: correctness{boots: 60, programs: 40, stopped: 20, checkedBoots: 6, checkedPrograms: 20},
 		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
 			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 20000}, {16, 40, 1, 100000}},
@@ -136,9 +158,11 @@ var profiles = map[string]profile{
 		e4: operations{boots: 10, counted: 3, reps: 30,
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024, 4096}, mappings: []int{10, 100, 1000, 10000}, views: []int{1, 2, 8, 32, 60}, threads: []int{1, 8, 64, 256}},
 			inInstructions: sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 48, 62}, threads: []int{1, 4, 16, 64, 256}}},
-		e5: everyone{boots: 10, counted: 6, reps: 40, countedReps: 200, batch: 256},
-		e7: crowds{boots: 10, threads: []int{1, 4, 16, 64, 256, 512, 1024}, births: 64, durationMS: 3000, patches: 20},
-		e8: hostiles{boots: 5},
+		e5:  everyone{boots: 10, counted: 6, reps: 40, countedReps: 200, batch: 256},
+		e6:  footprints{boots: 10, generations: 10000, views: []int{1, 2, 4, 8, 16, 32, 48, 62}, pages: []int{1, 4, 16, 64, 256, 1024}},
+		e11: everyone{boots: 10, counted: 3, reps: 40, countedReps: 100, batch: 256},
+		e7:  crowds{boots: 10, threads: []int{1, 4, 16, 64, 256, 512, 1024}, births: 64, durationMS: 3000, patches: 20},
+		e8:  hostiles{boots: 5},
 	},
 }
 
@@ -170,13 +194,16 @@ func Plan(name string, seed uint64, a Ability, only []string) ([]Unit, error) {
 		return nil, fmt.Errorf("plan evaluation: mode %q", a.Mode)
 	}
 	b := &planner{seed: seed, ability: a}
+	b.e0(p.e0)
 	b.e1(p.e1)
 	b.e2(p.e2)
 	b.e3(p.e3)
 	b.e4(p.e4)
 	b.e5(p.e5)
+	b.e6(p.e6)
 	b.e7(p.e7)
 	b.e8(p.e8)
+	b.e11(p.e11)
 	units := slices.DeleteFunc(b.units, func(u Unit) bool {
 		return len(only) > 0 && !slices.ContainsFunc(u.Experiments, func(e string) bool { return slices.Contains(only, e) })
 	})
@@ -270,6 +297,20 @@ func (b *planner) e1(p correctness) {
 // of this many, so they must all be there at the same time.
 func (b *planner) measuredCPUs() int { return min(max(b.ability.Cores, 1), 2) }
 
+func (b *planner) e0(p calibration) {
+	cpus := b.measuredCPUs()
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Alone: true,
+			Estimate: 3*time.Second + time.Duration(len(p.stallUS)*(p.durationMS+500))*time.Millisecond}
+		for _, us := range p.stallUS {
+			program := Program{Seed: b.derive("E0", boot, us), Shape: workloads.Latency, Serve: &workloads.ServeParams{
+				Threads: 4, CPUs: cpus, Utilisation: 0.3, ServiceUS: 1000, PerRequest: 1, DurationMS: p.durationMS, Patches: p.stalls, StallUS: us}}
+			u.Trials = append(u.Trials, Trial{Experiment: "E0", Program: program, Strategy: record.None, Cell: record.Cell{Threads: 4, UtilisationPct: 30, StallUS: us}})
+		}
+		b.add(u, "E0", boot)
+	}
+}
+
 func (b *planner) e2(p latencies) {
 	cpus := b.measuredCPUs()
 	for boot := range p.boots {
@@ -313,14 +354,15 @@ func (b *planner) fits(mib []int) []int {
 // its page tables twice, and a system around it.
 func machineMiB(resident int) int { return resident + resident/64 + 256 }
 
-func (b *planner) e4(p operations) {
-	list := func(v []int) string {
-		var s []string
-		for _, n := range v {
-			s = append(s, strconv.Itoa(n))
-		}
-		return strings.Join(s, ",")
+func list(v []int) string {
+	var s []string
+	for _, n := range v {
+		s = append(s, strconv.Itoa(n))
 	}
+	return strings.Join(s, ",")
+}
+
+func (b *planner) e4(p operations) {
 	add := func(mode vm.Mode, boot int, s sizes, reps int) {
 		s.resident = b.fits(s.resident)
 		if len(s.resident) == 0 {
@@ -392,6 +434,37 @@ func (b *planner) e5(p everyone) {
 				}
 				b.add(u, "E5", boot)
 			}
+		}
+	}
+}
+
+func (b *planner) e6(p footprints) {
+	for boot := range p.boots {
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true, Estimate: 5*time.Second + time.Duration(p.generations)*8*time.Millisecond}
+		u.Measures = []Measure{{Experiment: "E6", Args: []string{"footprint", "--views", list(p.views), "--pages", list(p.pages), "--generations", strconv.Itoa(p.generations)}}}
+		b.add(u, "E6", boot)
+	}
+}
+
+// e11 also has what the instruments cost, since it wants the same machines.
+func (b *planner) e11(p everyone) {
+	for i, m := range []struct {
+		mode  vm.Mode
+		boots int
+	}{{vm.Deterministic, p.counted}, {b.ability.Mode, p.boots}} {
+		if i == 0 && b.ability.Mode == m.mode {
+			continue // all of it is counted
+		}
+		for boot := range m.boots {
+			u := Unit{Variant: release, Mode: m.mode, CPUs: 1, MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 6 * time.Second}
+			args := []string{"--reps", strconv.Itoa(p.reps), "--batch", strconv.Itoa(p.batch)}
+			if m.mode == vm.Deterministic {
+				args = []string{"--reps", strconv.Itoa(p.countedReps), "--short"}
+			}
+			for _, what := range []string{"variants", "instrument"} {
+				u.Measures = append(u.Measures, Measure{Experiment: "E11", Args: append([]string{what}, args...)})
+			}
+			b.add(u, "E11", boot)
 		}
 	}
 }

@@ -30,6 +30,7 @@ func Repeat(u Unit, t Trial) string {
 		add("long-us", p.LongUS)
 		add("duration-ms", p.DurationMS)
 		add("patches", p.Patches)
+		add("stall-us", p.StallUS)
 	}
 	if p := t.Program.Slow; p != nil {
 		add("threads", p.Threads)
@@ -70,6 +71,7 @@ type Again struct {
 	DurationMS  int    `flag:"duration-ms"`
 	Patches     int    `flag:"patches"`
 	Births      int    `flag:"births"`
+	StallUS     int    `flag:"stall-us"`
 	Hostile     string `flag:"hostile"`
 }
 
@@ -79,7 +81,7 @@ func (a Again) Program() Program {
 	switch p.Shape {
 	case workloads.Latency:
 		p.Serve = &workloads.ServeParams{Threads: a.Threads, CPUs: a.LoadCPUs, Utilisation: float64(a.Utilisation) / 100, ServiceUS: a.ServiceUS,
-			PerRequest: a.PerRequest, LongPct: a.LongPct, LongUS: a.LongUS, DurationMS: a.DurationMS, Patches: a.Patches}
+			PerRequest: a.PerRequest, LongPct: a.LongPct, LongUS: a.LongUS, DurationMS: a.DurationMS, Patches: a.Patches, StallUS: a.StallUS}
 	case workloads.Over:
 		p.Slow = &workloads.SlowParams{Threads: a.Threads, IntervalUS: a.IntervalUS, LongPct: a.LongPct, LongUS: a.LongUS, Blocked: a.Blocked,
 			BlockedUS: a.BlockedUS, DurationMS: a.DurationMS, Patches: a.Patches}

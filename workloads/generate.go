@@ -324,6 +324,7 @@ type ServeParams struct {
 	LongUS      int     // how long these are, default 10 * ServiceUS
 	DurationMS  int     // of arrivals, default 1000
 	Patches     int     // spread over the middle half, default 1
+	StallUS     int     // stall at each patch, in place of it, default 0
 }
 
 // Serve makes a Spec of shape latency: every worker serves its own Poisson
@@ -345,6 +346,9 @@ func Serve(seed uint64, p ServeParams) *Spec {
 	s.Functions = g.functions(6, 4)
 	span := float64(p.DurationMS) * 1000
 	s.Patches = g.spread(s.Functions, p.Patches, span)
+	for i := range s.Patches {
+		s.Patches[i].StallUS = p.StallUS
+	}
 	work, longEvery := float64(p.ServiceUS), 0
 	if p.LongPct > 0 {
 		longEvery = max(100/p.LongPct, 1)

@@ -255,6 +255,10 @@ type Patch struct {
 	Wrong bool `json:"wrong,omitempty"`
 	// Try asks to fail rather than to wait in line.
 	Try bool `json:"try,omitempty"`
+	// StallUS is how long no thread begins a transaction, from when the patch would
+	// be handed over, under the strategy that patches nothing: to calibrate what
+	// measures stalls.
+	StallUS int `json:"stall_us,omitempty"`
 }
 
 // Change puts a version of a function in place.

@@ -76,6 +76,9 @@ func (s *Spec) Validate() error {
 			bad("patch %d: earlier than the one before it", i)
 		}
 		last = p.AtUS
+		if p.StallUS < 0 {
+			bad("patch %d: a stall of %d us", i, p.StallUS)
+		}
 		if len(p.Changes) == 0 {
 			bad("patch %d: changes nothing", i)
 		}

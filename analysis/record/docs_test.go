@@ -129,6 +129,7 @@ Histograms are HdrHistogram's compressed V2 encoding in base64: nanoseconds, up 
 	section("move", reflect.TypeFor[Move]())
 	section("span", reflect.TypeFor[Span]())
 	section("outcome", reflect.TypeFor[Outcome]())
+	section("memory", reflect.TypeFor[Memory]())
 	section("micro", reflect.TypeFor[Micro]())
 	section("end", reflect.TypeFor[End]())
 	section("manifest.json", reflect.TypeFor[Manifest]())

@@ -159,6 +159,9 @@ func encode(u Unit) ([]byte, error) {
 	for i := 0; i < len(u.Outcomes) && err == nil; i++ {
 		err = put(Line{Kind: KindOutcome, Outcome: &u.Outcomes[i]})
 	}
+	for i := 0; i < len(u.Memories) && err == nil; i++ {
+		err = put(Line{Kind: KindMemory, Memory: &u.Memories[i]})
+	}
 	for i := 0; i < len(u.Micros) && err == nil; i++ {
 		err = put(Line{Kind: KindMicro, Micro: &u.Micros[i]})
 	}
@@ -287,6 +290,8 @@ func (u *Unit) add(l Line) error {
 		u.Overs = append(u.Overs, *l.Over)
 	case l.Kind == KindOutcome && l.Outcome != nil:
 		u.Outcomes = append(u.Outcomes, *l.Outcome)
+	case l.Kind == KindMemory && l.Memory != nil:
+		u.Memories = append(u.Memories, *l.Memory)
 	case l.Kind == KindMicro && l.Micro != nil:
 		u.Micros = append(u.Micros, *l.Micro)
 	default:

@@ -46,6 +46,7 @@ func unit(t testing.TB, i int) Unit {
 		Programs: []Program{{Experiment: "E9", Program: "server", Version: "1.0", Fix: "CVE-0000-0000", Strategy: WaitFree, Patches: 1, FirstNS: []int64{7}, LastNS: []int64{0}, Window: hist(t, 4), Steady: hist(t)}},
 		Overs:    []Over{{Experiment: "E3", Strategy: WaitFree, QueuedNS: 10, Moves: []Move{{Thread: 1, AtNS: 30, How: HowOwn}}}},
 		Outcomes: []Outcome{{Experiment: "E8", Program: "lock", Strategy: Barrier, Stuck: 4}},
+		Memories: []Memory{{Experiment: "E6", Series: SeriesViews, N: 3, OwnTables: 12}},
 		Micros:   []Micro{{Experiment: "E4", Bench: "create", ResidentKiB: 1024, Batch: 1, ValuesNS: []int64{1, 2, 3}}},
 	}
 }

@@ -23,6 +23,7 @@ const (
 	KindLatency Kind = "latency" // request latencies of one run, by relation to the patches
 	KindOver    Kind = "over"    // one patch: when it reached each stage and each thread
 	KindOutcome Kind = "outcome" // one patch of a hostile program: what became of it and of the program
+	KindMemory  Kind = "memory"  // what views, patches or generations take of memory, at one count of them
 	KindMicro   Kind = "micro"   // one micro-benchmark at one setting
 	KindEnd     Kind = "end"     // the last line of a unit: without it the unit does not count
 )
@@ -48,6 +49,8 @@ type Line struct {
 	Over *Over `json:"over,omitempty"`
 	// Payload of kind outcome.
 	Outcome *Outcome `json:"outcome,omitempty"`
+	// Payload of kind memory.
+	Memory *Memory `json:"memory,omitempty"`
 	// Payload of kind micro.
 	Micro *Micro `json:"micro,omitempty"`
 	// Payload of kind end.
@@ -184,6 +187,8 @@ type Cell struct {
 	BlockedThreads int `json:"blocked_threads,omitempty"`
 	// Threads that are born and die while patches arrive.
 	Births int `json:"births,omitempty"`
+	// Length of the stalls that are put in, to calibrate what measures them.
+	StallUS int `json:"stall_us,omitempty"`
 }
 
 // String is a stable, readable key of the cell: "threads=4 util=60%".
@@ -201,6 +206,7 @@ func (c Cell) String() string {
 	add("longtime=%dus", c.LongUS)
 	add("blocked=%d", c.BlockedThreads)
 	add("births=%d", c.Births)
+	add("stall=%dus", c.StallUS)
 	return strings.Join(b, " ")
 }
 
@@ -443,13 +449,41 @@ type Outcome struct {
 	HeldNS int64 `json:"held_ns,omitempty"`
 }
 
+// Memory is what a process has, and the system, at one moment: the least of some looks.
+type Memory struct {
+	// Experiment: E6.
+	Experiment string `json:"experiment"`
+	// What N counts: views (alive at once), pages-together and pages-apart (patched, in one
+	// view; side by side, or each in 2 MiB of its own), generations (one after the other).
+	Series string `json:"series"`
+	N      int64  `json:"n"`
+	// Views of the process, their private pages and their own page tables.
+	Views        int64 `json:"views"`
+	PrivatePages int64 `json:"private_pages"`
+	OwnTables    int64 `json:"own_tables"`
+	// Open files, resident memory, page tables of the process.
+	Files  int64 `json:"files"`
+	RSSKiB int64 `json:"rss_kib"`
+	PTEKiB int64 `json:"pte_kib"`
+	// All memory of the machine that is not free.
+	UsedKiB int64 `json:"used_kib"`
+}
+
+// Series of E6.
+const (
+	SeriesViews         = "views"
+	SeriesPagesTogether = "pages-together"
+	SeriesPagesApart    = "pages-apart"
+	SeriesGenerations   = "generations"
+)
+
 // Micro is one micro-benchmark at one setting, in one boot.
 type Micro struct {
-	// Experiment: E4 or E5.
+	// Experiment: E4, E5, E11, or E0 for the instruments themselves.
 	Experiment string `json:"experiment"`
-	// E4: create, seal, enter, enter-last, write, close, pull, fork. E5: page-fault, map-unmap, fork-exit, …
+	// E4: create, seal, enter, enter-last, write, close, pull, fork. E5: page-fault, map-unmap, fork-exit, … E11: call, switch-thread, second-touch. E0: clock, record.
 	Bench string `json:"bench"`
-	// E5: where it ran. stock (kernel without the series), base (no view since the kernel booted), base-views (base view while views exist), view (inside a view), rebased.
+	// E5: where it ran. stock (kernel without the series), base (no view since the kernel booted), base-views (base view while views exist), view (inside a view), rebased. E11: one (one variant), variant (two, each thread its own), branch, pointer.
 	Setting string `json:"setting,omitempty"`
 	// Process size and shape.
 	ResidentKiB int64 `json:"resident_kib,omitempty"`
@@ -519,6 +553,7 @@ type Unit struct {
 	Latencies []Latency
 	Overs     []Over
 	Outcomes  []Outcome
+	Memories  []Memory
 	Micros    []Micro
 }
 

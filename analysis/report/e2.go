@@ -47,7 +47,7 @@ func (b *builder) e2() {
 			"The window of a patch begins when the caller asks for it and has the same length for every strategy, also for none, which patches nothing. " +
 			"Strategies are interleaved within each boot; intervals are bootstrapped over boots, and ratios pair the strategies of a boot.",
 	}
-	has := func(u record.Unit) bool { return len(u.Latencies) > 0 }
+	has := func(u record.Unit) bool { return hasLatencies(u, "E2") }
 	for _, base := range b.bases(has) {
 		cells := map[string]map[record.Strategy]*latencies{}
 		first := map[string]record.Cell{}
@@ -56,6 +56,9 @@ func (b *builder) e2() {
 				continue
 			}
 			for _, l := range u.Latencies {
+				if l.Experiment != "E2" {
+					continue
+				}
 				key := l.Cell.String()
 				if cells[key] == nil {
 					cells[key], first[key] = map[record.Strategy]*latencies{}, l.Cell

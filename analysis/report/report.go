@@ -196,14 +196,17 @@ func (b *builder) state() error {
 		Profile: m.Profile, Seed: m.Seed, Started: m.Started.UTC().Format("2006-01-02 15:04:05 UTC"), Version: m.Version,
 		Units: len(units), Host: m.Host, Main: b.mainBase(),
 	}
+	b.e0()
 	b.e1()
 	b.console()
 	b.e2()
 	b.e3()
 	b.e4()
 	b.e5()
+	b.e6()
 	b.e7()
 	b.e8()
+	b.e11()
 	b.e9()
 	b.e10()
 	b.published()
@@ -461,6 +464,9 @@ func cellText(c record.Cell) string {
 	}
 	if c.BlockedThreads != 0 {
 		s = append(s, fmt.Sprintf("%d asleep", c.BlockedThreads))
+	}
+	if c.StallUS != 0 {
+		s = append(s, "stalls of "+us(c.StallUS))
 	}
 	if c.Births != 0 {
 		s = append(s, count(int64(c.Births), "birth"))

@@ -69,6 +69,7 @@ func runRun(ctx context.Context, inv *invocation) error {
 		name, about string
 	}{
 		{&a.Threads, "threads", "latency, over and many: threads"},
+		{&a.StallUS, "stall-us", "latency, strategy none: a stall of this length at each patch"},
 		{&a.Births, "births", "many: threads that are born and die meanwhile"},
 		{&a.LoadCPUs, "load-cpus", "latency: processors that the load is meant for"},
 		{&a.Utilisation, "utilisation", "latency: percent of these"},

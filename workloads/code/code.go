@@ -300,7 +300,7 @@ func (p *Program) File() *wire.SpecFile {
 	p.workers(f)
 	p.regions(f)
 	for i, patch := range s.Patches {
-		w := wire.Patch{AtNS: uint64(patch.AtUS) * 1000, Change: uint32(len(f.ChangeList)), Changes: uint32(len(patch.Changes)), Number: uint32(i)}
+		w := wire.Patch{AtNS: uint64(patch.AtUS) * 1000, Change: uint32(len(f.ChangeList)), Changes: uint32(len(patch.Changes)), Number: uint32(i), StallNS: uint64(patch.StallUS) * 1000}
 		w.Flags = bit(patch.Runs, wire.PatchRuns) | bit(patch.Wrong, wire.PatchWrong) | bit(patch.Try, wire.PatchTry)
 		for _, c := range patch.Changes {
 			f.ChangeList = append(f.ChangeList, wire.Change{Function: uint32(c.Function),

@@ -74,6 +74,7 @@ struct program {
 	size_t nworkers;
 	uint64_t start_ns, spin_per_ms;
 	bool patches_done;		/* atomic */
+	uint64_t stalled_until;		/* atomic: nobody begins a transaction before */
 	uint32_t alive;			/* atomic: threads started and not ended */
 	struct wire_trace_header trace;
 	struct wire_report *reports;

@@ -9,7 +9,11 @@
  *   wflp-micro mm [options]    what everyone else pays: faults, mappings, ...
  *     --without NAME  no view is ever made, and the setting is called so (base,
  *                     or stock); else there are two, beside views and in one
- *   both: --reps N  --batch N  --seed N
+ *   wflp-micro footprint [options]  what views, patches and generations take of memory
+ *     --views L, --pages L of one view, --generations N in a row
+ *   wflp-micro variants  different code for different threads, for good
+ *   wflp-micro instrument  what the clock and the records of wflp-exec cost
+ *   all: --reps N  --batch N  --seed N
  *     --short       batches that end before the next tick of the clock, and begin
  *                   right after one: for where instructions are counted
  *
@@ -35,18 +39,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "micro.h"
 #include "wflp/mm_view.h"
 
-#define PAGE 4096ul
-#define MIB (1ul << 20)
-#define CHUNK (2 * MIB)
-#define LIST 32
-
-static int reps = 20, batch = 256;
-static bool short_batches;
+int reps = 20, batch = 256;
+bool short_batches;
 static uint64_t seed = 1;
 
-static uint64_t now_ns(void)
+uint64_t now_ns(void)
 {
 	struct timespec ts;
 
@@ -54,7 +54,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-static void die(const char *what)
+void die(const char *what)
 {
 	fprintf(stderr, "wflp-micro: %s: %s\n", what, strerror(errno));
 	exit(66);
@@ -65,7 +65,7 @@ static void die(const char *what)
  * has nothing to do with what is measured, and one more or less of them in a batch
  * is more than what views are to be allowed. An interrupt shows as a gap.
  */
-static void after_tick(void)
+void after_tick(void)
 {
 	uint64_t began = now_ns(), then = began, now, gap, least = UINT64_MAX;
 
@@ -92,11 +92,6 @@ static uint64_t rnd(void)
 	return z ^ z >> 31;
 }
 
-struct list {
-	long v[LIST];
-	int n;
-};
-
 static void parse_list(struct list *l, char *arg)
 {
 	l->n = 0;
@@ -110,10 +105,10 @@ static void parse_list(struct list *l, char *arg)
  * Text to patch: "mov $1, %eax; ret" at the start of a page that lies in a
  * chunk of its own, with room beside it for data that shares the chunk.
  */
-static char *text;
-static int call_text(void) { return ((int (*)(void))(void *)text)(); }
+char *text;
+int call_text(void) { return ((int (*)(void))(void *)text)(); }
 
-static void map_text(void)
+void map_text(void)
 {
 	static const unsigned char code[] = { 0xb8, 1, 0, 0, 0, 0xc3 };
 	char *area = mmap(NULL, 2 * CHUNK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -129,12 +124,12 @@ static void map_text(void)
 		die("map text");
 }
 
-static bool have_views(void)
+bool have_views(void)
 {
 	return mm_view_create(~0u) < 0 && errno == EINVAL;
 }
 
-static int view_create(void)
+int view_create(void)
 {
 	int fd = mm_view_create(0);
 
@@ -151,13 +146,13 @@ static void view_write(int fd)
 		die("write to view");
 }
 
-static void view_enter(int fd)
+void view_enter(int fd)
 {
 	if (mm_view_enter(fd, 0))
 		die("mm_view_enter");
 }
 
-static long view_ctl(int fd, unsigned int op)
+long view_ctl(int fd, unsigned int op)
 {
 	long r = mm_view_ctl(fd, op, NULL, 0);
 
@@ -166,7 +161,7 @@ static long view_ctl(int fd, unsigned int op)
 	return r;
 }
 
-static int view_make(void)
+int view_make(void)
 {
 	int fd = view_create();
 
@@ -175,7 +170,7 @@ static int view_make(void)
 	return fd;
 }
 
-static void view_drop(int fd)
+void view_drop(int fd)
 {
 	view_ctl(fd, MM_VIEW_RETIRE);
 	close(fd);
@@ -600,11 +595,16 @@ static uint64_t b_thread(int n)
 
 static int to[2], fro[2];
 
+/* The other side begins with this, if it is anything. */
+static void (*other_first)(void);
+
 /* Answer each byte until there are no more. */
 static void *echo(void *arg)
 {
 	char c;
 
+	if (other_first)
+		other_first();
 	while (read(to[0], &c, 1) == 1 && c)
 		if (write(fro[1], &c, 1) != 1)
 			die("answer");
@@ -643,6 +643,18 @@ static uint64_t b_switch_thread(int n)
 	t = ping(n);
 	pthread_join(thread, NULL);
 	return t;
+}
+
+uint64_t switch_threads(int n, void (*other)(void))
+{
+	uint64_t ns;
+
+	if (!to[1] && (pipe(to) || pipe(fro)))
+		die("make pipes");
+	other_first = other;
+	ns = b_switch_thread(n);
+	other_first = NULL;
+	return ns;
 }
 
 /* The same between two processes, so that the page tables are switched, too. */
@@ -758,8 +770,9 @@ static void mm(void)
 
 static void usage(void)
 {
-	fputs("usage: wflp-micro ops|mm [--reps N] [--batch N] [--seed N] [--resident L] [--mappings L]\n"
-	      "       [--views L] [--threads L] [--without NAME] [--short]\n", stderr);
+	fputs("usage: wflp-micro ops|mm|footprint|variants|instrument [--reps N] [--batch N] [--seed N]\n"
+	      "       [--resident L] [--mappings L] [--views L] [--threads L] [--pages L]\n"
+	      "       [--generations N] [--without NAME] [--short]\n", stderr);
 	exit(64);
 }
 
@@ -769,10 +782,13 @@ int main(int argc, char **argv)
 		{ "reps", 1, 0, 'r' }, { "batch", 1, 0, 'b' }, { "seed", 1, 0, 's' },
 		{ "resident", 1, 0, 'R' }, { "mappings", 1, 0, 'M' }, { "views", 1, 0, 'V' },
 		{ "threads", 1, 0, 'T' }, { "without", 1, 0, 'W' }, { "short", 0, 0, 'S' },
+		{ "pages", 1, 0, 'P' }, { "generations", 1, 0, 'G' },
 		{ 0, 0, 0, 0 },
 	};
 	struct list resident = { { 1, 16, 64 }, 3 }, mappings = { { 10, 100, 1000 }, 3 };
 	struct list views = { { 0, 1, 8, 32 }, 4 }, threads = { { 0, 1, 8, 32 }, 4 };
+	struct list pages = { { 1, 16, 256 }, 3 };
+	long generations = 100;
 	const char *what;
 	int c;
 
@@ -790,16 +806,27 @@ int main(int argc, char **argv)
 		case 'M': parse_list(&mappings, optarg); break;
 		case 'V': parse_list(&views, optarg); break;
 		case 'T': parse_list(&threads, optarg); break;
+		case 'P': parse_list(&pages, optarg); break;
+		case 'G': generations = strtol(optarg, NULL, 10); break;
 		case 'W': where_names[BASE] = optarg; break;
 		case 'S': short_batches = true; break;
 		default: usage();
 		}
 	}
-	if (reps < 1 || batch < 2 || optind + 1 != argc)
+	if (reps < 1 || batch < 2 || generations < 1 || optind + 1 != argc)
 		usage();
 	prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
 	if (!strcmp(what, "mm")) {
 		mm();
+	} else if (!strcmp(what, "instrument")) {
+		instrument();
+	} else if (!strcmp(what, "footprint") || !strcmp(what, "variants")) {
+		if (!have_views())
+			unsupported(what, "all", 0, "this kernel has no views");
+		else if (*what == 'f')
+			footprint(&views, &pages, generations);
+		else
+			variants();
 	} else if (!strcmp(what, "ops")) {
 		if (!have_views())
 			unsupported("ops", "all but fork", 0, "this kernel has no views");

@@ -233,6 +233,8 @@ void *patcher_main(void *arg)
 		t->rep->bad_edit = -1;
 		t->rep->applied_ns = now_ns();
 		P.nreports = i + 1;
+		if (!patching() && p->stall_ns)
+			__atomic_store_n(&P.stalled_until, t->rep->applied_ns + p->stall_ns, __ATOMIC_RELEASE);
 		if (P.strategy == WIRE_STRATEGY_STOPWORLD)
 			stop_patch(t->rep);
 		if (!by_library())

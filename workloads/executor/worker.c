@@ -225,6 +225,9 @@ static void transaction(struct worker *w)
 	uint64_t t, ns = s->spin_ns;
 	int moved;
 
+	t = __atomic_load_n(&P.stalled_until, __ATOMIC_ACQUIRE);
+	if (t && now_ns() < t)
+		sleep_until(t);
 	while (w->action < s->actions &&
 	       P.spec.actions[s->action + w->action].at <= w->txns)
 		act(w, &P.spec.actions[s->action + w->action++]);

@@ -21,6 +21,36 @@ type Missing struct {
 	Why         string
 }
 
+// ParseFootprint reads what wflp-micro prints of memory, one line a look.
+func ParseFootprint(out []byte) ([]record.Memory, []Missing, error) {
+	var looks []record.Memory
+	var missing []Missing
+	s := bufio.NewScanner(bytes.NewReader(out))
+	for n := 1; s.Scan(); n++ {
+		d := json.NewDecoder(bytes.NewReader(s.Bytes()))
+		d.DisallowUnknownFields()
+		var l struct {
+			record.Memory
+			What  string `json:"unsupported"`
+			Sweep string `json:"sweep"`
+			Value int64  `json:"value"`
+			Why   string `json:"why"`
+		}
+		if err := d.Decode(&l); err != nil {
+			return nil, nil, fmt.Errorf("parse footprint: line %d: %w", n, err)
+		}
+		switch {
+		case l.What != "":
+			missing = append(missing, Missing{What: l.What, Sweep: l.Sweep, Value: l.Value, Why: l.Why})
+		case l.Series == "" || l.UsedKiB <= 0:
+			return nil, nil, fmt.Errorf("parse footprint: line %d: no look: %s", n, s.Bytes())
+		default:
+			looks = append(looks, l.Memory)
+		}
+	}
+	return looks, missing, s.Err()
+}
+
 // ParseMicro reads what wflp-micro prints, one line a batch, and puts the
 // batches of one setting together, in the order measured.
 func ParseMicro(out []byte) ([]record.Micro, []Missing, error) {

@@ -64,3 +64,17 @@ func TestMicroRuns(t *testing.T) {
 		}
 	}
 }
+
+func TestParseFootprint(t *testing.T) {
+	looks, missing, err := ParseFootprint([]byte(`{"experiment":"E6","series":"views","n":8,"views":8,"private_pages":8,"own_tables":32,"files":11,"rss_kib":700,"pte_kib":40,"used_kib":9000}
+{"unsupported":"footprint","sweep":"all","value":0,"why":"this kernel has no views"}
+`))
+	if err != nil || len(missing) != 1 || len(looks) != 1 || looks[0].OwnTables != 32 || looks[0].UsedKiB != 9000 {
+		t.Errorf("%+v, %+v, %v", looks, missing, err)
+	}
+	for _, bad := range []string{"{", `{"series":"views","n":1}`, `{"series":"views","used_kib":1,"swap_kib":1}`} {
+		if _, _, err := ParseFootprint([]byte(bad)); err == nil {
+			t.Errorf("accepted %s", bad)
+		}
+	}
+}

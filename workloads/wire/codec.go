@@ -218,7 +218,7 @@ func decodeRegion(b []byte, v *Region) {
 }
 
 // SizePatch is the encoded size of a Patch.
-const SizePatch = 24
+const SizePatch = 32
 
 // appendPatch encodes v at the end of b.
 func appendPatch(b []byte, v *Patch) []byte {
@@ -227,6 +227,7 @@ func appendPatch(b []byte, v *Patch) []byte {
 	b = le.AppendUint32(b, v.Changes)
 	b = le.AppendUint32(b, v.Flags)
 	b = le.AppendUint32(b, v.Number)
+	b = le.AppendUint64(b, v.StallNS)
 	return b
 }
 
@@ -238,6 +239,7 @@ func decodePatch(b []byte, v *Patch) {
 	v.Changes = le.Uint32(b[12:])
 	v.Flags = le.Uint32(b[16:])
 	v.Number = le.Uint32(b[20:])
+	v.StallNS = le.Uint64(b[24:])
 }
 
 // SizeChange is the encoded size of a Change.

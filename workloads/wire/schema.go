@@ -232,6 +232,7 @@ type Patch struct {
 	Changes uint32
 	Flags   uint32
 	Number  uint32
+	StallNS uint64 // under none: no thread begins a transaction for this long
 }
 
 // Change puts a version in place.

@@ -263,13 +263,15 @@ struct wire_patch {
 	uint32_t changes;
 	uint32_t flags;
 	uint32_t number;
+	uint64_t stall_ns; /* under none: no thread begins a transaction for this long */
 };
-_Static_assert(sizeof(struct wire_patch) == 24, "size");
+_Static_assert(sizeof(struct wire_patch) == 32, "size");
 _Static_assert(offsetof(struct wire_patch, at_ns) == 0, "offset");
 _Static_assert(offsetof(struct wire_patch, change) == 8, "offset");
 _Static_assert(offsetof(struct wire_patch, changes) == 12, "offset");
 _Static_assert(offsetof(struct wire_patch, flags) == 16, "offset");
 _Static_assert(offsetof(struct wire_patch, number) == 20, "offset");
+_Static_assert(offsetof(struct wire_patch, stall_ns) == 24, "offset");
 
 /* Change puts a version in place. */
 struct wire_change {
