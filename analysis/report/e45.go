@@ -166,8 +166,10 @@ func (b *builder) e4() {
 	}
 	has := func(u record.Unit) bool { return anyMicro(u, "E4") }
 	bases := b.bases(has)
+	var predicted verdicts
 	for _, base := range bases {
 		unit, axis := unitOf(base)
+		fit := newModel(base)
 		tab := &table{Name: "e4-costs-" + string(base), Caption: "Cost of one operation (" + baseName(base) + "), medians with 95 % intervals over boots.",
 			Header: []string{"factor", "operation", "size", "boots", "batches", "cost"}}
 		slopes := &table{Name: "e4-slopes-" + string(base), Caption: "Exponents of cost over size (" + baseName(base) + "), with 95 % intervals. 0 is flat, 1 is proportional.",
@@ -256,6 +258,7 @@ func (b *builder) e4() {
 			if sw.key == record.SweepResident {
 				b.e4Claims(base, data, slope)
 			}
+			fit.add(b, base, sw.key, sw.name, sw.unit, data)
 			enters[sw.key], enterSlopes[sw.key] = data[record.BenchEnterLast], slope[record.BenchEnterLast]
 		}
 		if base == record.ICount {
@@ -266,11 +269,16 @@ func (b *builder) e4() {
 		if warm > 0 {
 			b.note("E4, %s: %s left out as detected warm-up.", base, count(warm, "leading batch"))
 		}
-		sec.Parts = append(sec.Parts, part{Table: slopes}, part{Table: tab})
+		sec.Parts = append(append(sec.Parts, part{Table: slopes}), fit.parts()...)
+		sec.Parts = append(sec.Parts, part{Table: tab})
+		if base == record.ICount {
+			predicted = fit.verdicts
+		}
 	}
 	if len(sec.Parts) == 0 {
 		sec.Missing = "No operation was timed."
 	}
+	b.modelClaim(predicted)
 	if len(bases) == 0 {
 		b.e4Claims(b.summary.Run.Main, nil, nil)
 	}

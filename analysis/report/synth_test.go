@@ -59,6 +59,7 @@ func synth() []record.Unit {
 	for i := range units {
 		u := &units[i]
 		u.Trials, u.Latencies, u.Overs, u.Micros = slices.Clone(u.Trials), slices.Clone(u.Latencies), slices.Clone(u.Overs), slices.Clone(u.Micros)
+		u.Outcomes, u.Memories = slices.Clone(u.Outcomes), slices.Clone(u.Memories)
 		for j := range u.Trials {
 			u.Trials[j].Violations = maps.Clone(u.Trials[j].Violations)
 		}
@@ -105,12 +106,18 @@ func makeSynth() []record.Unit {
 			}
 		}
 		u.Micros = append(synthE4(rng, record.TCG), synthE5(rng, "release", 40)...)
+		synthMore(rand.New(rand.NewPCG(uint64(i), 3)), &u)
 		units = append(units, u)
 		units = append(units, record.Unit{Key: record.Key("boot", record.TCG, "stock", i), Boot: synthBoot(record.TCG, "stock", i), Micros: synthE5(rng, "stock", 40)})
 	}
 	for i := range 3 {
 		rng := rand.New(rand.NewPCG(uint64(i), 2))
+		var eleven []record.Micro
+		for how, instructions := range map[string]int64{"one": 8, "variant": 8, "branch": 11, "pointer": 12} {
+			eleven = append(eleven, record.Micro{Experiment: "E11", Bench: "call", Setting: how, Batch: 100, ValuesNS: []int64{1600 * instructions, 1600 * instructions}})
+		}
 		units = append(units,
+			record.Unit{Key: record.Key("e11", record.ICount, "release", i), Boot: synthBoot(record.ICount, "release", i), Micros: eleven},
 			record.Unit{Key: record.Key("boot", record.ICount, "release", i), Boot: synthBoot(record.ICount, "release", i), Micros: append(synthE4(rng, record.ICount), synthE5(rng, "release", 1)...)},
 			record.Unit{Key: record.Key("boot", record.ICount, "stock", i), Boot: synthBoot(record.ICount, "stock", i), Micros: synthE5(rng, "stock", 1)})
 	}
@@ -263,4 +270,47 @@ func synthE5(rng *rand.Rand, variant string, noise float64) []record.Micro {
 		}
 	}
 	return out
+}
+
+// synthMore is E0, E6, E7 and E8.
+func synthMore(rng *rand.Rand, u *record.Unit) {
+	for _, us := range []int{5000, 20000} {
+		l := record.Latency{Experiment: "E0", Strategy: record.None, Cell: record.Cell{Threads: 4, StallUS: us}, Patches: 20, BinNS: 1e6, FirstBin: -1, Window: mustHist(nil)}
+		usual := func() int64 { return 1_000_000 + rng.Int64N(100_000) }
+		var steady []int64
+		for bin := range 5 {
+			var in []int64
+			for range 20 {
+				v := usual()
+				if bin > 0 {
+					v += int64(us)*1000 - int64(bin-1)*1e6 - rng.Int64N(1e6)
+				}
+				in, steady = append(in, v), append(steady, usual())
+			}
+			l.Bins = append(l.Bins, mustHist(in))
+		}
+		l.Steady = mustHist(steady)
+		u.Latencies = append(u.Latencies, l)
+	}
+	for n := int64(0); n <= 8; n++ {
+		u.Memories = append(u.Memories, record.Memory{Experiment: "E6", Series: record.SeriesViews, N: n, Views: n, PrivatePages: n, OwnTables: 4 * n, UsedKiB: 10000 + 21*n})
+	}
+	for n := int64(0); n <= 2000; n += 100 {
+		u.Memories = append(u.Memories, record.Memory{Experiment: "E6", Series: record.SeriesGenerations, N: n, Views: 1, PrivatePages: 1, OwnTables: 4, Files: 5, RSSKiB: 900, PTEKiB: 80,
+			UsedKiB: 20000 + min(n, 300)/3 + rng.Int64N(8)})
+	}
+	for _, n := range []int{4, 256} {
+		for _, st := range []record.Strategy{record.WaitFree, record.Barrier, record.StopWorld} {
+			o := record.Over{Experiment: "E7", Strategy: st, Cell: record.Cell{Threads: n, Births: 4}, QueuedNS: 1e9, PublishedNS: 1e9 + 1e5, FirstOverNS: 1e9 + 2e5, LastOverNS: 1e9 + 5e6, HeldNS: 40_000 + rng.Int64N(10_000)}
+			if st == record.StopWorld {
+				o.HeldNS, o.Stops = int64(n)*50_000+rng.Int64N(10_000), 1
+			}
+			u.Overs = append(u.Overs, o)
+		}
+	}
+	for program := range hostileNames {
+		u.Outcomes = append(u.Outcomes,
+			record.Outcome{Experiment: "E8", Program: program, Strategy: record.WaitFree, Ended: true, FirstNS: 1e6, LastNS: map[bool]int64{true: 1.5e9, false: 3e6}[program == "busy" || program == "blocked"]},
+			record.Outcome{Experiment: "E8", Program: program, Strategy: record.Barrier, Ended: program != "lock", Stuck: map[bool]int{true: 4}[program == "lock"], FirstNS: 1e6, LastNS: 1.5e9, HeldNS: 1.4e9})
+	}
 }

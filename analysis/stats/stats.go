@@ -277,3 +277,17 @@ func WarmUp(values []float64) int {
 	}
 	return at
 }
+
+// RelativeLine is the straight line a + b*x with the least sum of squares of
+// (a + b*x - y) / y: each point counts by its own size, so that the small ones
+// have their say. All y must be above 0.
+func RelativeLine(x, y []float64) (a, b float64) {
+	if len(x) < 2 || slices.Min(x) == slices.Max(x) || slices.Min(y) <= 0 {
+		return math.NaN(), math.NaN()
+	}
+	w := make([]float64, len(y))
+	for i, v := range y {
+		w[i] = 1 / (v * v)
+	}
+	return stat.LinearRegression(x, y, w, false)
+}

@@ -448,3 +448,38 @@ func TestWarmUp(t *testing.T) {
 		t.Error("warm-up of nothing")
 	}
 }
+
+// TestRelativeLine: against a search that knows nothing but what is to be least.
+func TestRelativeLine(t *testing.T) {
+	x, y := []float64{1, 16, 256, 1024}, []float64{110, 118, 260, 640}
+	off := func(a, b float64) (sum float64) {
+		for i := range x {
+			d := (a + b*x[i] - y[i]) / y[i]
+			sum += d * d
+		}
+		return sum
+	}
+	a, b, step := 0.0, 0.0, 256.0
+	for step > 1e-9 {
+		better := false
+		for _, d := range [][2]float64{{step, 0}, {-step, 0}, {0, step / 1000}, {0, -step / 1000}, {step, -step / 1000}, {-step, step / 1000}} {
+			if off(a+d[0], b+d[1]) < off(a, b) {
+				a, b, better = a+d[0], b+d[1], true
+			}
+		}
+		if !better {
+			step /= 2
+		}
+	}
+	if ga, gb := RelativeLine(x, y); math.Abs(ga-a) > 1e-4 || math.Abs(gb-b) > 1e-6 {
+		t.Errorf("%v + %v x, by search %v + %v x", ga, gb, a, b)
+	}
+	if a, b := RelativeLine([]float64{1, 2, 3}, []float64{5, 7, 9}); math.Abs(a-3) > 1e-9 || math.Abs(b-2) > 1e-9 {
+		t.Errorf("%v + %v x of points on 3 + 2 x", a, b)
+	}
+	for _, c := range [][2][]float64{{{1}, {1}}, {{2, 2}, {1, 3}}, {{1, 2}, {0, 1}}} {
+		if a, _ := RelativeLine(c[0], c[1]); !math.IsNaN(a) {
+			t.Errorf("a line through %v", c)
+		}
+	}
+}

@@ -23,7 +23,7 @@ static void line(const char *experiment, const char *bench, const char *setting,
 
 /* ---- calls ---- */
 
-static __thread int mine = 1;	/* which variant the thread is to run */
+static __thread volatile int mine = 1;	/* which variant the thread is to run; else the compiler knows */
 static __thread int (*mine_at)(void);
 
 __attribute__((noinline)) static int as_one(void)
