@@ -130,6 +130,7 @@ const (
 	howConst  = iota
 	howFile   // what the file has when one reads
 	howObject // what object o's cell had at the write's span
+	howFork   // the same, but what was the file's then is what the file has when one reads
 	howSeen   // what thread t of p would have executed at the write's span
 	howViewOf // what the views that t was in had of their own at the write's span
 	howInView // what a thread in v would have executed at the write's span
@@ -271,7 +272,7 @@ func (m *model) inChild(o *object, p *proc) *object {
 				// The cell's place is known where it is mapped only; see cellIn.
 				c.cells[i].add(p.fork, true, p.by.n, val{how: howSeen, p: p.parent, t: p.by.t, o: o, cell: i})
 			} else {
-				c.cells[i].add(p.fork, true, p.by.n, val{how: howObject, o: o, cell: i})
+				c.cells[i].add(p.fork, true, p.by.n, val{how: howFork, o: o, cell: i})
 			}
 			if m.wiped {
 				c.cells[i].add(p.fork, false, p.by.n, val{})
@@ -374,6 +375,16 @@ func (m *model) resolve(ws []*write[val], s span, eff uint64, reader int, seen a
 			m.inObject(v.o, v.cell, s, eff, reader, seen, out)
 		case howObject:
 			m.inObject(v.o, v.cell, x.span, x.b, x.by, seen, out)
+		case howFork:
+			at := min(x.b, effective(x.span, v.o.zaps))
+			for _, y := range v.o.cells[v.cell].at(x.span, at, x.by) {
+				// A page that was not copied is the file's in the child, too.
+				if y.v.how == howFile || y.v.how == howFork {
+					m.resolve([]*write[val]{y}, s, eff, reader, seen, out)
+				} else {
+					m.resolve([]*write[val]{y}, x.span, at, x.by, seen, out)
+				}
+			}
 		case howSeen:
 			m.seenIn(v, x.span, x.by, seen, out)
 		case howViewOf:
