@@ -79,7 +79,7 @@ build: bootstrap ## build the wflp program
 
 # Cheap and telling first.
 # What is needed on every change; the rest, by hours, is TEST_FULL_STAGES.
-TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-evaluate
+TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-fuzz test-evaluate
 TEST_FULL_STAGES := $(TEST_STAGES) test-each test-mutants test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
 
 .PHONY: test
@@ -120,6 +120,10 @@ test-selftest-debug test-selftest-kasan:
 .PHONY: test-lib-guest
 test-lib-guest: build ## the library's tests in a debug kernel, where views are real
 	@$(WFLP) selftest -suite lib -variant debug -cpus 4
+
+.PHONY: test-fuzz
+test-fuzz: build ## a short campaign; findings on seeded defects again, byte for byte, in a second checkout
+	@WFLP_BOOT=1 tools/gotest.sh 'fuzzing' -count=1 -timeout=40m -run '^TestFuzz' ./cmd/wflp
 
 .PHONY: test-lib-long
 test-lib-long: build ## threads in different code for hours of guest time, which passes quickly

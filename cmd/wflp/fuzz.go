@@ -337,22 +337,49 @@ func (inv *invocation) folder(fs *flag.FlagSet) (string, error) {
 	return dir, nil
 }
 
-// readFinding reads a finding and makes ready what its machine is made of.
+// readFinding reads a finding and makes ready what its machine is made of. Where
+// the folder has no machine, that is built from this checkout.
 func (inv *invocation) readFinding(ctx context.Context, dir string) (*finding.Finding, attempt.Kit, error) {
 	f, err := finding.Read(dir)
 	if err != nil {
 		return nil, attempt.Kit{}, &codeError{exitUsage, err}
 	}
 	k, err := f.Kit()
+	if errors.Is(err, finding.ErrNoMachine) {
+		k, err = inv.rebuild(ctx, f)
+	}
 	if err != nil {
 		return nil, k, err
 	}
 	return f, k, inv.prepare(ctx, f.Attempt.Setup, &k)
 }
 
+// rebuild makes the kernel and the image of a finding of this checkout.
+func (inv *invocation) rebuild(ctx context.Context, f *finding.Finding) (attempt.Kit, error) {
+	m, err := inv.maker(kernelFlags{})
+	if err != nil {
+		return attempt.Kit{}, err
+	}
+	if f.Mutant != "" {
+		d, err := findMutant(m.Builder, f.Mutant)
+		if err != nil {
+			return attempt.Kit{}, err
+		}
+		m.Builder.Mutant = &d
+	}
+	fmt.Fprintf(inv.stderr, "%s has no machine: its kernel is built from this checkout\n", f.Dir)
+	f.Rebuilt()
+	k := attempt.Kit{}
+	if k.Kernel, err = m.Kernel(ctx, f.Attempt.Setup.Variant); err != nil {
+		return k, err
+	}
+	k.Image, err = inv.fuzzImage(ctx, m.Builder)
+	return k, err
+}
+
 func fuzzReplay(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("fuzz replay")
-	runs := fs.Int("runs", 0, "how often (default: once in deterministic mode, else 20 times)")
+	runs := fs.Int("runs", 0, "how often (default: once in deterministic mode, twice if the kernel had to be built, else 20 times)")
 	keep := fs.String("keep", "", "keep console and files of the machine here")
 	dir, err := inv.folder(fs)
 	if err != nil {
@@ -364,7 +391,10 @@ func fuzzReplay(ctx context.Context, inv *invocation) error {
 	}
 	if *runs == 0 {
 		*runs = 20
-		if f.Deterministic() {
+		switch {
+		case f.Deterministic() && f.Result == "":
+			*runs = 2 // each is compared with the first
+		case f.Deterministic():
 			*runs = 1
 		}
 	}
@@ -381,7 +411,7 @@ func fuzzReplay(ctx context.Context, inv *invocation) error {
 		return err
 	}
 	fmt.Fprintf(inv.stdout, "shown by %s\n", got.Rate)
-	if v := got.Last.QEMU; v != f.QEMU && f.Deterministic() {
+	if v := got.Last.QEMU; f.QEMU != "" && v != f.QEMU && f.Deterministic() {
 		fmt.Fprintf(inv.stderr, "QEMU is %s, the finding was made with %s: the bytes may differ\n", v, f.QEMU)
 	}
 	if f.Deterministic() {

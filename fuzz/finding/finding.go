@@ -58,12 +58,14 @@ type Info struct {
 	// own; the last one fails, those before it ran in the same machine.
 	Attempt   attempt.Attempt `json:"attempt"`
 	Scenarios []string        `json:"scenarios"`
-	Kernel    string          `json:"kernel"` // digest
-	Image     string          `json:"image"`  // SHA-256
-	QEMU      string          `json:"qemu"`   // version
+	// Mutant is the defect made on purpose that its kernel has.
+	Mutant string `json:"mutant,omitempty"`
+	Kernel string `json:"kernel,omitempty"` // digest
+	Image  string `json:"image,omitempty"`  // SHA-256
+	QEMU   string `json:"qemu,omitempty"`   // version
 	// Result is attempt.Result.Digest of the run that found it: in deterministic
-	// mode every run has the same.
-	Result string `json:"result"`
+	// mode every run of the same machine has the same.
+	Result string `json:"result,omitempty"`
 	// Again is what came of running it once more right after it was found.
 	Again *Rate `json:"again,omitempty"`
 	// Exact: those runs were the same byte for byte.
@@ -71,7 +73,7 @@ type Info struct {
 	// From is the campaign's seed and the number of the iteration, or the finding
 	// that this one was made smaller from.
 	From  string    `json:"from,omitempty"`
-	Found time.Time `json:"found"`
+	Found time.Time `json:"found,omitzero"`
 }
 
 // Name is the name of a finding's folder: what can be read of its title, and a
@@ -120,7 +122,7 @@ func Write(parent string, info Info, kit attempt.Kit, res *attempt.Result) (dir 
 	}
 	info.Format = Format
 	info.Result, info.QEMU = res.Digest(), res.QEMU
-	info.Kernel = kit.Kernel.Digest
+	info.Kernel, info.Mutant = kit.Kernel.Digest, kit.Kernel.Mutant
 	info.Scenarios = nil
 	files := map[string][]byte{ConsoleName: res.Console}
 	for i, s := range info.Attempt.Scenarios {
@@ -223,7 +225,11 @@ func readme(name string, info Info) []byte {
 			again += ", the same byte for byte"
 		}
 	}
-	fmt.Fprintf(&b, "Kernel `%s` (%s), mode %s, %d processors, %d MiB, schedule seed %d. It %s.\n\n", info.Attempt.Setup.Variant, info.Kernel,
+	variant := info.Attempt.Setup.Variant
+	if info.Mutant != "" {
+		variant += " with the seeded defect " + info.Mutant
+	}
+	fmt.Fprintf(&b, "Kernel %s (%s), mode %s, %d processors, %d MiB, schedule seed %d. It %s.\n\n", variant, info.Kernel,
 		info.Attempt.Setup.Mode, info.Attempt.Setup.CPUs, info.Attempt.Setup.MemMiB, info.Attempt.Schedule, again)
 	fmt.Fprintf(&b, "In a checkout of wflp, with this folder as `%s`:\n\n```\nmake build\nbuild/wflp fuzz replay %s      # see it again\nbuild/wflp fuzz minimise %s    # make it smaller\nbuild/wflp fuzz debug %s       # look at it with gdb\n```\n\n", name, name, name, name)
 	fmt.Fprintf(&b, "| file | |\n| --- | --- |\n| `%s` | what was wrong |\n| `%s` | what the kernel said |\n| `scenario-*.json` | the programs; the last one fails |\n| `trace.bin` | what its threads did |\n| `%s` | the program as C, if it can be one |\n| `%s/` | the kernel and the initial file system that it was found with |\n",
@@ -264,15 +270,26 @@ func Read(dir string) (*Finding, error) {
 	return f, nil
 }
 
+// ErrNoMachine says that a folder is without what the machine was made of: the
+// kernel has to be built again.
+var ErrNoMachine = errors.New("the folder has no machine")
+
+// Rebuilt makes it a finding of another machine, whose bytes are its own: what
+// was recorded is compared with nothing any more.
+func (f *Finding) Rebuilt() { f.Kernel, f.Image, f.QEMU, f.Result = "", "", "", "" }
+
 // Kit is what the finding's machine was made of, out of its folder.
 func (f *Finding) Kit() (attempt.Kit, error) {
 	dir := filepath.Join(f.Dir, MachineName)
+	if !build.IsDir(dir) {
+		return attempt.Kit{}, fmt.Errorf("read finding %s: %w", f.Dir, ErrNoMachine)
+	}
 	k := attempt.Kit{Kernel: kernel.Built{Variant: f.Attempt.Setup.Variant, Dir: dir}, Image: filepath.Join(dir, imageName)}
 	man, err := kernel.ReadManifest(k.Kernel)
 	if err != nil {
 		return k, fmt.Errorf("read kernel of finding: %w", err)
 	}
-	k.Kernel.Digest, k.Kernel.Release = man.Digest, man.Release
+	k.Kernel.Digest, k.Kernel.Release, k.Kernel.Mutant = man.Digest, man.Release, man.Mutant
 	if man.Digest != f.Kernel {
 		return k, fmt.Errorf("read kernel of finding: its folder has %s, the finding was made with %s", man.Digest, f.Kernel)
 	}

@@ -5,6 +5,7 @@ package finding
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/oracle"
@@ -70,7 +72,7 @@ func made(t *testing.T, mode vm.Mode, n int) (*Finding, attempt.Kit) {
 		t.Fatal(err)
 	}
 	k := kit(t)
-	dir, err := Write(t.TempDir(), Info{Title: title, Attempt: a}, k, res)
+	dir, err := Write(t.TempDir(), Info{Title: title, Attempt: a, Found: time.Now()}, k, res)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +96,18 @@ func TestFolder(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(f.Dir, name)); err != nil {
 			t.Error(err)
 		}
+	}
+	thin := t.TempDir()
+	if err := os.CopyFS(thin, os.DirFS(f.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(thin, MachineName)); err != nil {
+		t.Fatal(err)
+	}
+	if g, err := Read(thin); err != nil {
+		t.Error(err)
+	} else if _, err := g.Kit(); !errors.Is(err, ErrNoMachine) {
+		t.Errorf("a folder without a machine has one: %v", err)
 	}
 	// A machine that was changed is not the one that found it. The image may
 	// share its file with others, so it is replaced and not written to.

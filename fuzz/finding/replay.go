@@ -14,8 +14,8 @@ import (
 // Replayed is what came of a replay.
 type Replayed struct {
 	Rate
-	// Same counts the runs whose console and trace were those of the finding,
-	// byte for byte.
+	// Same counts the runs whose console and trace were those of the finding, or
+	// of the first run where those are not known, byte for byte.
 	Same int
 	// Others are the titles of other failures that were seen instead.
 	Others map[string]int
@@ -27,6 +27,7 @@ type Replayed struct {
 // may be nil.
 func (f *Finding) Replay(ctx context.Context, run attempt.Runner, n int, on func(run int, r *attempt.Result)) (Replayed, error) {
 	out := Replayed{Others: map[string]int{}}
+	want := f.Result
 	for i := range n {
 		res, err := run(ctx, f.Attempt)
 		if err != nil {
@@ -37,7 +38,8 @@ func (f *Finding) Replay(ctx context.Context, run attempt.Runner, n int, on func
 			on(i+1, res)
 		}
 		out.count(f.Title, res)
-		if res.Digest() == f.Result {
+		if got := res.Digest(); want == "" || got == want {
+			want = got
 			out.Same++
 		}
 	}
