@@ -74,7 +74,7 @@ type Config struct {
 	AdversarialTLB bool
 	// From, if set, is what the machine is started from instead of booting.
 	// What shapes the machine is then From's; of this Config count Job,
-	// JobFiles, Seed, Schedule, SliceBits, Timeout and Dir.
+	// JobFiles, Seed, Schedule, SliceBits, Timeout, Dir and Debugger.
 	From *Snapshot
 	// Dir is where console.log, frames.bin, initrd.cpio and qemu.log go; it
 	// is made if need be. Empty: a folder that is removed afterwards.
@@ -250,7 +250,7 @@ func (cfg *Config) kernelImage() string {
 // adopt takes what shapes the machine from the one that it is started from.
 func (cfg *Config) adopt() {
 	s := cfg.From.cfg
-	s.From, s.Job, s.JobFiles, s.Timeout, s.Dir = cfg.From, cfg.Job, cfg.JobFiles, cfg.Timeout, cfg.Dir
+	s.From, s.Job, s.JobFiles, s.Timeout, s.Dir, s.Debugger = cfg.From, cfg.Job, cfg.JobFiles, cfg.Timeout, cfg.Dir, cfg.Debugger
 	if cfg.Seed != 0 {
 		s.Seed, s.Schedule = cfg.Seed, cfg.Seed
 	}
