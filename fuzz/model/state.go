@@ -363,9 +363,21 @@ func (m *model) inObject(o *object, cell int, s span, eff uint64, reader int, se
 	m.resolve(o.cells[cell].at(s, eff, reader), s, eff, reader, seen, out)
 }
 
+// fileRead is what a file has when one reads it.
+type fileRead struct {
+	w   *write[val]
+	s   span
+	eff uint64
+}
+
 func (m *model) resolve(ws []*write[val], s span, eff uint64, reader int, seen asks, out *values) {
 	for _, x := range ws {
-		if !seen.enter(x) {
+		key := any(x)
+		if x.v.how == howFile || x.v.how == howFork {
+			// What it stands for depends on when it is asked for.
+			key = fileRead{x, s, eff}
+		}
+		if !seen.enter(key) {
 			continue
 		}
 		switch v := x.v; v.how {

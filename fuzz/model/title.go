@@ -119,7 +119,7 @@ func (r *rec) place() (area, unit, n int) {
 		return w.AreaCode, int(r.Unit) / 2, 1
 	case w.OpLoad, w.OpStore, w.OpFileRead, w.OpFileWrite:
 		return int(r.Unit >> 8), int(r.Unit & 0xff), 1
-	case w.OpMmap, w.OpMunmap, w.OpMprotect, w.OpMremap, w.OpMadvise, w.OpMlock, w.OpTruncate:
+	case w.OpMmap, w.OpMunmap, w.OpMprotect, w.OpMremap, w.OpMadvise, w.OpMlock, w.OpTruncate, w.OpUserfault:
 		a, from, to := r.where()
 		return a, from, to - from
 	}
