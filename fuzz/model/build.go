@@ -332,13 +332,15 @@ func (m *model) content(r *rec) {
 			}
 		}
 	case w.OpStore:
-		if !ok {
-			return
-		}
 		a, u, _ := r.where()
 		objects := m.mapped(r.p, a, u, r.span, r.n, asks{})
 		for _, o := range objects {
-			if o != nil {
+			// The fault copies the page of a file; what is stored comes later, if
+			// nothing comes in between.
+			if o != nil && o.kind == w.MapPrivate {
+				o.cells[0].add(r.span, false, r.n, val{how: howObject, o: o})
+			}
+			if o != nil && ok {
 				o.cells[0].add(r.span, len(objects) == 1, r.n, val{c: r.Val})
 			}
 		}

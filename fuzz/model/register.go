@@ -36,7 +36,13 @@ func (r *register[T]) at(s span, eff uint64, reader int) []*write[T] {
 		}
 	}
 	var out []*write[T]
-	for _, w := range r.ws {
+	for i, w := range r.ws {
+		// What one operation does first is over when it is.
+		if i+1 < len(r.ws) && !w.must && w.by >= 0 {
+			if next := r.ws[i+1]; next.by == w.by && next.must && next.e < eff {
+				continue
+			}
+		}
 		if w.b < s.e && w.e >= last && (w.by != reader || reader < 0) {
 			out = append(out, w)
 		}
