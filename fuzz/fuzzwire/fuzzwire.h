@@ -114,8 +114,7 @@
 #define FUZZWIRE_OP_TRACE 43 /* a child attaches to thread a, b function, c 1: pokes */
 #define FUZZWIRE_OP_FILE_WRITE 44 /* write(2) to the file of area a, b unit */
 #define FUZZWIRE_OP_FILE_READ 45 /* read(2) */
-#define FUZZWIRE_OP_USERFAULT 46 /* a area, b unit, c count: a thread of its own fills what is missing there */
-#define FUZZWIRE_OP_MOVE 47 /* move_pages: a area, b unit, c count, d node */
+#define FUZZWIRE_OP_USERFAULT 46 /* a area, b unit, c count, d 50 microseconds: fills what others miss there for so long, slowly */
 #define FUZZWIRE_OP_EXIT 48 /* the list ends here */
 #define FUZZWIRE_OP_KINDS 49
 
@@ -130,7 +129,10 @@
 #define FUZZWIRE_SLEEP_FUTEX 1
 #define FUZZWIRE_SLEEP_POLL 2
 #define FUZZWIRE_SLEEP_SPIN 3 /* awake */
-#define FUZZWIRE_SLEEP_KINDS 4
+#define FUZZWIRE_SLEEP_WAIT 4 /* for a signal */
+#define FUZZWIRE_SLEEP_EPOLL 5
+#define FUZZWIRE_SLEEP_FAULT 6 /* in a page fault, where something is missing: it looks at the near area */
+#define FUZZWIRE_SLEEP_KINDS 7
 
 /* Misuse of the interface. */
 #define FUZZWIRE_MISUSE_WRITE_DATA 0 /* pwrite to memory that is writable, or not code */

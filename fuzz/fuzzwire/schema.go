@@ -129,8 +129,7 @@ const (
 	OpTrace     = 43 // a child attaches to thread a, b function, c 1: pokes
 	OpFileWrite = 44 // write(2) to the file of area a, b unit
 	OpFileRead  = 45 // read(2)
-	OpUserfault = 46 // a area, b unit, c count: a thread of its own fills what is missing there
-	OpMove      = 47 // move_pages: a area, b unit, c count, d node
+	OpUserfault = 46 // a area, b unit, c count, d 50 microseconds: fills what others miss there for so long, slowly
 	OpExit      = 48 // the list ends here
 	OpKinds     = 49
 )
@@ -149,7 +148,10 @@ const (
 	SleepFutex = 1
 	SleepPoll  = 2
 	SleepSpin  = 3 // awake
-	SleepKinds = 4
+	SleepWait  = 4 // for a signal
+	SleepEpoll = 5
+	SleepFault = 6 // in a page fault, where something is missing: it looks at the near area
+	SleepKinds = 7
 )
 
 // Misuse of the interface.

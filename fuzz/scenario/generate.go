@@ -205,6 +205,9 @@ var allKinds = []struct {
 	}},
 	{w.OpFileWrite, 1, func(g *gen) []Op { a, u, _ := g.place(false); return op(w.OpFileWrite, a, u, 0, 0, 0) }},
 	{w.OpFileRead, 1, func(g *gen) []Op { a, u, _ := g.place(false); return op(w.OpFileRead, a, u, 0, 0, 0) }},
+	{w.OpUserfault, 1, (*gen).missing},
+	{w.OpMremap, 2, (*gen).tables},
+	{w.OpMadvise, 1, (*gen).swapped},
 	{w.OpFail, 2, (*gen).fail},
 	{w.OpHotplug, 1, func(g *gen) []Op { return op(w.OpHotplug, 1, 0, 0, 0, 0) }},
 }
@@ -213,7 +216,7 @@ var allKinds = []struct {
 // in few scenarios only.
 var rare = map[Kind]int{
 	w.OpHotplug: 40, w.OpFail: 8, w.OpSystem: 4, w.OpTrace: 4, w.OpVfork: 4, w.OpFork: 2,
-	w.OpMisuse: 3, w.OpRebase: 3, w.OpTaskWrite: 4, w.OpTruncate: 3, w.OpMlock: 3,
+	w.OpMisuse: 3, w.OpUserfault: 3, w.OpRebase: 3, w.OpTaskWrite: 4, w.OpTruncate: 3, w.OpMlock: 3,
 }
 
 func (g *gen) list() uint16 {
@@ -314,6 +317,65 @@ func (g *gen) sleep() []Op {
 	return op(w.OpSleep, us, uint16(g.Intn(w.SleepKinds)), uint16(min(g.Intn(4), 1)), uint16(g.Intn(4)), 0)
 }
 
+// asleep is a way to sleep that is none to be awake.
+func (g *gen) asleep() uint16 {
+	for {
+		if how := uint16(g.Intn(w.SleepKinds)); how != w.SleepSpin {
+			return how
+		}
+	}
+}
+
+// missing makes memory that others wait for, asleep in a page fault.
+func (g *gen) missing() []Op {
+	a, u, c := g.areas[g.Intn(len(g.areas))], uint16(g.unit), uint16(g.size(4))
+	if g.one(2) { // where those look that sleep offline in a fault
+		a, u, c = w.AreaNear, 0, w.Units
+	}
+	return []Op{{Kind: w.OpMadvise, A: a, B: u, C: c, D: 4},
+		{Kind: w.OpUserfault, A: a, B: u, C: c, D: uint16(g.in(1, 15))},
+		{Kind: w.OpLoad, A: a, B: u, C: c}}
+}
+
+// tables moves 2 MiB of small pages, that is, a table and not what is in it, away
+// and perhaps back, and looks at where they were.
+func (g *gen) tables() []Op {
+	u := uint16(8 * g.Intn(2))
+	to, at := 8-u, u+uint16(g.Intn(8))
+	out := []Op{{Kind: w.OpMmap, A: w.AreaHuge, C: w.Units, D: uint16(g.Intn(w.MapKinds)), E: w.ProtRW},
+		{Kind: w.OpMadvise, A: w.AreaHuge, C: w.Units, D: 15}, // small pages
+		{Kind: w.OpStore, A: w.AreaHuge, B: u, C: 8}, {Kind: w.OpLoad, A: w.AreaHuge, B: at, C: 1}}
+	if g.one(2) {
+		s := uint16(g.Intn(g.slots))
+		out = append(out, Op{Kind: w.OpEnter, A: s}, Op{Kind: w.OpLoad, A: w.AreaHuge, B: u, C: 8})
+	}
+	for range g.in(1, 3) {
+		out = append(out, Op{Kind: w.OpMunmap, A: w.AreaHuge, B: to, C: 8}, // and its table
+			Op{Kind: w.OpMremap, A: w.AreaHuge, B: u, C: 8, D: w.AreaHuge, E: to},
+			Op{Kind: w.OpLoad, A: w.AreaHuge, B: at, C: 1}, // nothing is there
+			Op{Kind: w.OpLoad, A: w.AreaHuge, B: to, C: 8}, Op{Kind: w.OpStore, A: w.AreaHuge, B: to + at%8, C: 1})
+		u, to = to, u
+		at = u + at%8
+	}
+	return append(out, Op{Kind: w.OpMmap, A: w.AreaHuge, B: to, C: 8, D: uint16(g.Intn(w.MapKinds)), E: w.ProtRW})
+}
+
+// swapped writes, has it taken away from memory, and comes back to it.
+func (g *gen) swapped() []Op {
+	a, u, c := g.place(false)
+	out := []Op{{Kind: w.OpStore, A: a, B: u, C: c}, {Kind: w.OpMadvise, A: a, B: u, C: c, D: 21}}
+	if g.one(2) { // clean again once it has been read: what is not marked dirty is lost
+		out = append(out, Op{Kind: w.OpLoad, A: a, B: u, C: c})
+	}
+	if g.one(2) {
+		out = append(out, Op{Kind: w.OpStore, A: a, B: u, C: c}, Op{Kind: w.OpMadvise, A: a, B: u, C: c, D: 21})
+	}
+	if g.one(3) {
+		out = append(out, Op{Kind: w.OpSystem, A: w.SystemSwapper})
+	}
+	return append(out, Op{Kind: w.OpLoad, A: a, B: u, C: c})
+}
+
 // flicker goes offline and online often, awake and asleep, and looks where it is.
 func (g *gen) flicker() []Op {
 	return append(op(w.OpRegister, 1, 0, 0, 0, 0), g.flickerAt(g.fn())...)
@@ -335,7 +397,7 @@ func (g *gen) flickerAt(fn uint16) (out []Op) {
 			out = append(out, Op{Kind: w.OpWho})
 		}
 		if g.one(2) { // asleep, and not to be moved
-			out = append(out, Op{Kind: w.OpSleep, A: uint16(g.size(60)), B: uint16(g.Intn(w.SleepSpin))},
+			out = append(out, Op{Kind: w.OpSleep, A: uint16(g.size(60)), B: g.asleep()},
 				Op{Kind: w.OpExec, B: fn, C: 1})
 		}
 	}
@@ -391,13 +453,22 @@ func (g *gen) duel() (a, b []Op) {
 			}
 			use = []Op{{Kind: w.OpLoad, A: area, B: unit, C: n}, {Kind: w.OpStore, A: area, B: unit, C: n}, {Kind: w.OpLoad, A: area, B: unit, C: 1}}
 		case 3, 4: // threads that are moved
-			// To somewhere else than where they are, just when they are offline.
+			// To somewhere else than where they are, just when they are offline:
+			// between two views, as a pull to where a thread is does nothing.
 			fn := g.fn()
-			a = append(a[:len(a)-1], Op{Kind: w.OpCreate, A: s}, Op{Kind: w.OpWrite, A: s, B: fn}, Op{Kind: w.OpSeal, A: s}, meet)
-			for range g.in(2, 8) {
-				a = append(a, Op{Kind: w.OpPull, A: s, B: uint16(g.Intn(w.PullForms))})
+			views := []uint16{s, uint16((int(s) + 1) % w.Slots)}
+			a = a[:len(a)-1]
+			for _, v := range views {
+				a = append(a, Op{Kind: w.OpCreate, A: v}, Op{Kind: w.OpWrite, A: v, B: fn}, Op{Kind: w.OpSeal, A: v})
 			}
-			for range 3 {
+			a = append(a, meet)
+			for i := range g.in(4, 20) {
+				a = append(a, Op{Kind: w.OpPull, A: views[i%2], B: uint16(g.Intn(w.PullForms))})
+				if g.one(6) { // the other one's pages, while somebody may use them
+					a = append(a, Op{Kind: w.OpExec, B: fn, C: 1}, Op{Kind: w.OpStat, A: views[i%2]})
+				}
+			}
+			for range g.in(2, 5) {
 				b = append(b, g.flickerAt(fn)...)
 			}
 			continue
@@ -456,7 +527,7 @@ func (g *gen) draw(k Knobs) {
 		off[kind] = false
 	}
 	for _, x := range allKinds {
-		if off[x.kind] || k.Allow != nil && !k.Allow(x.kind) || k.Allow == nil && (x.kind == w.OpHotplug) {
+		if off[x.kind] || k.Allow != nil && !k.Allow(x.kind) {
 			continue
 		}
 		weight := x.weight * g.in(1, 3)

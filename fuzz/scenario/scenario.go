@@ -82,6 +82,7 @@ var kinds = map[Kind]kindInfo{
 	w.OpTrace:     {name: "trace", bound: [5]int{anyList, w.Cells, 2}, records: 1},
 	w.OpFileWrite: {name: "file-write", bound: [5]int{w.DataAreas, w.Units}, records: 1},
 	w.OpFileRead:  {name: "file-read", bound: [5]int{w.DataAreas, w.Units}, records: 1},
+	w.OpUserfault: {name: "userfault", bound: [5]int{w.DataAreas, w.Units, w.Units, 16}, count: true, records: 1},
 	w.OpExit:      {name: "exit"},
 }
 
@@ -243,7 +244,7 @@ func (o Op) normal(lists int) Op {
 			o.D = advices[int(o.D)%len(advices)]
 		}
 		fallthrough
-	case w.OpMmap, w.OpMunmap, w.OpMprotect, w.OpMremap, w.OpMlock:
+	case w.OpMmap, w.OpMunmap, w.OpMprotect, w.OpMremap, w.OpMlock, w.OpUserfault:
 		n := area(o.A)
 		o.B %= n
 		o.C = min(o.C, n-o.B)

@@ -325,6 +325,36 @@ static int subject(void)
 
 /* ---- the monitor ---- */
 
+/*
+ * A RAM disk to swap to, where there is one. It stays for the next program, which
+ * is told that it is in use.
+ */
+static void swap_on(void)
+{
+	union {
+		struct {
+			char boot[1024];
+			uint32_t version, last_page, bad_pages;
+		} head;
+		char page[PAGE];
+	} h = { .head = { .version = 1 } };
+	const char *disk = "/dev/ram0";
+	int fd = open(disk, O_WRONLY | O_CLOEXEC | O_EXCL);
+	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+
+	if (size > 2 * (off_t)PAGE) {
+		h.head.last_page = (uint32_t)((size_t)size / PAGE - 1);
+		memcpy(h.page + PAGE - 10, "SWAPSPACE2", 10);
+		if (pwrite(fd, h.page, PAGE, 0) == (ssize_t)PAGE) {
+			close(fd);
+			fd = -1;
+			syscall(SYS_swapon, disk, 0);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
 static size_t trace_size;
 
 static uint64_t proc_number(const char *path, const char *key)
@@ -551,6 +581,7 @@ int main(int argc, char **argv)
 			die("map coverage");
 	}
 	setrlimit(RLIMIT_MEMLOCK, &memlock);
+	swap_on();
 	R.trace->has_views = neg(syscall(NR_VIEW_CREATE, ~0u)) == -EINVAL;
 	count(0);
 	pid = fork();

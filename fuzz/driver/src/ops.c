@@ -3,12 +3,14 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -360,6 +362,28 @@ static void do_sleep(const struct fuzzwire_op *o)
 	case W(SLEEP_POLL):
 		ret = neg(ppoll(NULL, 0, &ts, NULL));
 		break;
+	case W(SLEEP_WAIT): {
+		sigset_t set;
+
+		sigemptyset(&set);
+		sigaddset(&set, SIGUSR2);
+		ret = neg(sigtimedwait(&set, NULL, &ts));
+		break;
+	}
+	case W(SLEEP_EPOLL): {
+		struct epoll_event ev;
+		int fd = epoll_create1(EPOLL_CLOEXEC);
+
+		ret = neg(epoll_wait(fd, &ev, 1, 1));
+		close(fd);
+		break;
+	}
+	case W(SLEEP_FAULT): {
+		uint64_t val;
+
+		ret = probe_load(unit_addr(W(AREA_NEAR), o->a % W(UNITS)) + W(WORD_OFF), &val);
+		break;
+	}
 	case W(SLEEP_SPIN):
 		/* Offline does not mean asleep: it runs, but nothing that is patched. */
 		for (uint64_t until = now_ns() + o->a % 200 * 1000ull; now_ns() < until;)
@@ -428,6 +452,47 @@ static long read_all(const char *path)
 	return n;
 }
 
+/*
+ * For a while, whoever misses a page there sleeps in its fault until this thread
+ * has put one there, of zeros as the kernel would have. At the end the others go
+ * on by themselves.
+ */
+static long do_userfault(char *from, size_t len, uint64_t ns)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)from, len }, .mode = UFFDIO_REGISTER_MODE_MISSING
+	};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	uint64_t until = now_ns() + ns;
+	struct uffd_msg msg;
+	long ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = neg(ioctl(fd, UFFDIO_API, &api));
+	if (!ret)
+		ret = neg(ioctl(fd, UFFDIO_REGISTER, &reg));
+	while (!ret && now_ns() < until) {
+		struct timespec ts = { 0, 20000 };
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+
+		if (ppoll(&p, 1, &ts, NULL) != 1 || read(fd, &msg, sizeof(msg)) != sizeof(msg) ||
+		    msg.event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		nanosleep(&ts, NULL);
+		struct uffdio_zeropage zero = {
+			.range = { msg.arg.pagefault.address & ~(PAGE - 1), PAGE }
+		};
+
+		/* Whatever is in the way, the thread that waits tries again. */
+		if (ioctl(fd, UFFDIO_ZEROPAGE, &zero))
+			ioctl(fd, UFFDIO_WAKE, &zero.range);
+	}
+	close(fd);
+	return ret;
+}
+
 static long do_system(unsigned int what)
 {
 	switch (what) {
@@ -448,7 +513,7 @@ static long do_system(unsigned int what)
 	case W(SYSTEM_KSM):
 		return write_file("/sys/kernel/mm/ksm/run", "1");
 	default:
-		return write_file("/sys/kernel/mm/lru_gen/enabled", "7");
+		return write_file("/sys/fs/cgroup/memory.reclaim", "512K");
 	}
 }
 
@@ -772,6 +837,12 @@ void op_run(const struct fuzzwire_op *o)
 	case W(OP_SYSTEM):
 		r = rec_begin(o->kind, o->a, -1);
 		ret = do_system(o->a);
+		break;
+	case W(OP_USERFAULT):
+		if (area == W(AREA_CODE))
+			return;
+		r = rec_begin(o->kind, where, (int)count);
+		ret = do_userfault(unit_addr(area, unit), count * unit_len(area), (o->d & 15u) * 50000ull);
 		break;
 	case W(OP_FAIL):
 		self->fail = o->a;
