@@ -139,7 +139,7 @@ var profiles = map[string]profile{
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
 			inInstructions: sizes{resident: []int{1, 16, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 62}, threads: []int{1, 4, 16, 64, 256}}},
 		e5:  everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
-		e6:  footprints{boots: 2, generations: 2000, views: []int{1, 2, 4, 8, 16, 32, 62}, pages: []int{1, 4, 16, 64, 256}},
+		e6:  footprints{boots: 2, generations: 1600, views: []int{1, 2, 4, 8, 16, 32, 62}, pages: []int{1, 4, 16, 64, 256}},
 		e11: everyone{boots: 3, counted: 2, reps: 15, countedReps: 40, batch: 128},
 		e7:  crowds{boots: 3, threads: []int{1, 16, 64, 256}, births: 12, durationMS: 600, patches: 5},
 		e8:  hostiles{boots: 2},

@@ -206,9 +206,9 @@ func (b *builder) state() error {
 	b.e6()
 	b.e7()
 	b.e8()
-	b.e11()
 	b.e9()
 	b.e10()
+	b.e11()
 	b.published()
 	b.notes()
 	return nil

@@ -325,3 +325,21 @@ func TestAssembleFails(t *testing.T) {
 		t.Error("assembled without an assembler")
 	}
 }
+
+// TestStackChanges: what unwinding information is made of is where the code has
+// its push and its pop.
+func TestStackChanges(t *testing.T) {
+	for seed := range uint64(20) {
+		ps, err := Assemble(t.Context(), workloads.Wild(seed, workloads.WildParams{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := ps[0].File()
+		for _, v := range f.VersionList {
+			code := f.BlobBytes[v.Blob:]
+			if code[v.Saved-1] != 0x53 || code[v.Restored-1] != 0x5b || code[v.Restored] != 0xc3 {
+				t.Fatalf("seed %d function %d: %#x before %d, %#x before %d", seed, v.Function, code[v.Saved-1], v.Saved, code[v.Restored-1], v.Restored)
+			}
+		}
+	}
+}
