@@ -117,6 +117,7 @@ type profile struct {
 // with emulation, and smoke within two minutes; full takes a night.
 var profiles = map[string]profile{
 	"smoke": {
+		e0:  calibration{boots: 1, durationMS: 800, stalls: 6, stallUS: []int{5000, 20000}},
 		e1:  correctness{boots: 2, programs: 5, stopped: 3, checkedBoots: 1, checkedPrograms: 2},
 		e2:  latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3:  overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
@@ -128,12 +129,12 @@ var profiles = map[string]profile{
 		e8:  hostiles{boots: 1},
 	},
 	"quick": {
-		e0: calibration{boots: 3, durationMS: 2400, stalls: 20, stallUS: []int{5000, 10000, 20000}},
-		e1: correctness{boots: 12, programs: 26, stopped: 8, checkedBoots: 1, checkedPrograms: 8},
+		e0: calibration{boots: 3, durationMS: 1800, stalls: 15, stallUS: []int{5000, 10000, 20000}},
+		e1: correctness{boots: 12, programs: 26, stopped: 4, checkedBoots: 1, checkedPrograms: 8},
 		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
 			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
-			{Threads: 4, IntervalUS: 1000}, {Threads: 4, IntervalUS: 10000},
+			{Threads: 4, IntervalUS: 1000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
 		e4: operations{boots: 3, counted: 2, reps: 15,
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
@@ -141,7 +142,7 @@ var profiles = map[string]profile{
 		e5:  everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
 		e6:  footprints{boots: 2, generations: 1600, views: []int{1, 2, 4, 8, 16, 32, 62}, pages: []int{1, 4, 16, 64, 256}},
 		e11: everyone{boots: 3, counted: 2, reps: 15, countedReps: 40, batch: 128},
-		e7:  crowds{boots: 3, threads: []int{1, 16, 64, 256}, births: 12, durationMS: 600, patches: 5},
+		e7:  crowds{boots: 3, threads: []int{1, 32, 256}, births: 12, durationMS: 600, patches: 5},
 		e8:  hostiles{boots: 2},
 	},
 	"full": {
@@ -301,7 +302,7 @@ func (b *planner) e0(p calibration) {
 	cpus := b.measuredCPUs()
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(p.stallUS)*(p.durationMS+500))*time.Millisecond}
+			Estimate: 3*time.Second + time.Duration(len(p.stallUS)*(p.durationMS+150))*time.Millisecond}
 		for _, us := range p.stallUS {
 			program := Program{Seed: b.derive("E0", boot, us), Shape: workloads.Latency, Serve: &workloads.ServeParams{
 				Threads: 4, CPUs: cpus, Utilisation: 0.3, ServiceUS: 1000, PerRequest: 1, DurationMS: p.durationMS, Patches: p.stalls, StallUS: us}}
@@ -315,7 +316,7 @@ func (b *planner) e2(p latencies) {
 	cpus := b.measuredCPUs()
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+500))*time.Millisecond}
+			Estimate: 2*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+150))*time.Millisecond}
 		for i, c := range p.cells {
 			program := Program{Seed: b.derive("E2", boot, i), Shape: workloads.Latency, Serve: &workloads.ServeParams{
 				Threads: c.threads, CPUs: cpus, Utilisation: float64(c.utilisation) / 100, ServiceUS: p.serviceUS, PerRequest: p.perRequest,
@@ -332,7 +333,7 @@ func (b *planner) e2(p latencies) {
 func (b *planner) e3(p overs) {
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(p.cells)*len(followed)*(p.durationMS+400))*time.Millisecond}
+			Estimate: 2*time.Second + time.Duration(len(p.cells)*len(followed)*(p.durationMS+150))*time.Millisecond}
 		for i, c := range p.cells {
 			c.DurationMS, c.Patches = p.durationMS, p.patches
 			program := Program{Seed: b.derive("E3", boot, i), Shape: workloads.Over, Slow: &c}
@@ -456,7 +457,7 @@ func (b *planner) e11(p everyone) {
 			continue // all of it is counted
 		}
 		for boot := range m.boots {
-			u := Unit{Variant: release, Mode: m.mode, CPUs: 1, MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 6 * time.Second}
+			u := Unit{Variant: release, Mode: m.mode, CPUs: 1, MemMiB: 256, Alone: m.mode != vm.Deterministic, Estimate: 3 * time.Second}
 			args := []string{"--reps", strconv.Itoa(p.reps), "--batch", strconv.Itoa(p.batch)}
 			if m.mode == vm.Deterministic {
 				args = []string{"--reps", strconv.Itoa(p.countedReps), "--short"}
@@ -472,7 +473,7 @@ func (b *planner) e11(p everyone) {
 func (b *planner) e7(p crowds) {
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(p.threads)*len(followed)*(p.durationMS+600))*time.Millisecond}
+			Estimate: 3*time.Second + time.Duration(len(p.threads)*len(followed)*(p.durationMS+300))*time.Millisecond}
 		for _, n := range p.threads {
 			program := Program{Seed: b.derive("E7", boot, n), Shape: workloads.Many,
 				Crowd: &workloads.CrowdParams{Threads: n, Births: p.births, DurationMS: p.durationMS, Patches: p.patches}}
@@ -487,7 +488,7 @@ func (b *planner) e7(p crowds) {
 func (b *planner) e8(p hostiles) {
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(workloads.HostilePrograms)*len(followed)*1600)*time.Millisecond}
+			Estimate: 3*time.Second + time.Duration(len(workloads.HostilePrograms)*len(followed)*1300)*time.Millisecond}
 		for _, h := range workloads.HostilePrograms {
 			program := Program{Seed: b.derive("E8", boot, h), Shape: workloads.Hostiles, Hostile: h}
 			for _, s := range followed {

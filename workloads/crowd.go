@@ -69,7 +69,7 @@ var HostilePrograms = []HostileProgram{HostileBusy, HostileAsleep, HostileBlocke
 
 // HostileForMS stands for ever: it is when the threads that do not come to a
 // quiescence point do so after all. A patch that takes this long waited for them.
-const HostileForMS = 1500
+const HostileForMS = 1200
 
 // Hostile makes a Spec of shape hostile: four threads, and one patch after 100 ms.
 func Hostile(seed uint64, program HostileProgram) (*Spec, error) {
@@ -100,14 +100,11 @@ func Hostile(seed uint64, program HostileProgram) (*Spec, error) {
 		for i := range s.Workers {
 			s.Workers[i].SpinUS, s.Workers[i].BlockedUS = 500, 0
 		}
-		// The first has the lock nearly always; it ends without it.
-		for at := 1; at < 600; at += 40 {
-			s.Workers[0].Actions = append(s.Workers[0].Actions, Action{At: at, Kind: Lock}, Action{At: at + 39, Kind: Unlock})
-		}
-		for at := 1; at < 2000; at++ {
-			s.Workers[1].Actions = append(s.Workers[1].Actions, Action{At: at, Kind: Lock}, Action{At: at, Kind: Unlock})
-		}
-		s.Workers[0].Txns = 601
+		// The first has the lock when the patch comes, and for some time yet; the
+		// second waits for it.
+		s.Workers[0].Actions = []Action{{At: 1, Kind: Lock}, {At: 250, Kind: Unlock}}
+		s.Workers[0].Txns = 300
+		s.Workers[1].Actions = []Action{{At: 2, Kind: Lock}, {At: 2, Kind: Unlock}}
 	default:
 		return nil, fmt.Errorf("generate spec: no hostile program %q, there are %v", program, HostilePrograms)
 	}

@@ -25,8 +25,8 @@ const (
 var fates = []string{fateOver, fateOthers, fateRefused, fateHeld, fateDeadlock, fateUnknown}
 
 // A thread that was held up for this long waited for one that did not come: the
-// programs have it come after a second and a half.
-const heldForever = 1_000_000_000
+// programs have it come after 1.2 seconds.
+const heldForever = 800_000_000
 
 func fate(o record.Outcome) string {
 	switch {
@@ -56,7 +56,7 @@ func (b *builder) e8() {
 	sec := section{
 		ID:       "E8",
 		Question: "What do hostile programs do?",
-		Method: "Programs of four threads and one patch. For ever is a second and a half: whoever waited for a thread that does not come has waited about that long. " +
+		Method: "Programs of four threads and one patch. For ever is 1.2 seconds: whoever waited for a thread that does not come has waited about that long. " +
 			"patched: all threads, soon. others patched: all but those that do not come, and nobody was held up for them. not patched: the patch was given up. held up: threads were, for as long as the one did not come. " +
 			"stuck: threads did nothing any more when the watchdog ended the program.",
 	}

@@ -335,7 +335,7 @@ func TestClaims(t *testing.T) {
 		}, map[string]string{"e4-fork-tcg": False}},
 		{"nothing at 1 GiB", func(us []record.Unit) []record.Unit {
 			return filterMicros(us, func(m record.Micro) bool { return m.ResidentKiB != 1<<20 })
-		}, map[string]string{"e4-fork-tcg": Unknown, "e4-fork-icount": Unknown}},
+		}, map[string]string{"e4-fork-tcg": Unknown, "e4-fork-icount": Unknown, "e4-model-icount": Unknown}},
 		{"page faults in a view cost 3 % more", func(us []record.Unit) []record.Unit {
 			eachMicro(us, func(u *record.Unit, m *record.Micro) {
 				if m.Setting == record.SettingView && m.Bench == "page-fault" && u.Boot.TimeBase == record.ICount {
