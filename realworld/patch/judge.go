@@ -26,6 +26,9 @@ const (
 	Unsupported Kind = "unsupported" // nothing that is wrong with the fix
 )
 
+// Kinds are all of them.
+var Kinds = []Kind{Layout, Data, StartOnly, NotBuilt, Signature, Running, Unsupported}
+
 // Reason is one reason to refuse.
 type Reason struct {
 	Kind     Kind     `json:"kind"`

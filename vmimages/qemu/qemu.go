@@ -160,8 +160,8 @@ func (b *Builder) inputs(ctx context.Context) (Manifest, []build.Patch, error) {
 	return m, series, nil
 }
 
-func (m Manifest) with(src source) Manifest {
-	m.SourceVersion, m.SourceSHA256 = src.version, src.sha256
+func (m Manifest) with(src build.Source) Manifest {
+	m.SourceVersion, m.SourceSHA256 = src.Version, src.SHA256
 	m.Digest = m.digest()
 	return m
 }
@@ -176,7 +176,7 @@ func (b *Builder) Find(ctx context.Context) (Built, error) {
 	if err != nil {
 		return Built{}, err
 	}
-	if found, err := Open(b.dir(want.with(pin.source(b.CacheDir)).Digest)); err == nil {
+	if found, err := Open(b.dir(want.with(b.sources().At(pin)).Digest)); err == nil {
 		return found, nil
 	}
 	all, err := filepath.Glob(b.dir("*"))
@@ -189,7 +189,7 @@ func (b *Builder) Find(ctx context.Context) (Built, error) {
 		if err != nil {
 			continue
 		}
-		src := source{version: found.Manifest.SourceVersion, sha256: found.Manifest.SourceSHA256}
+		src := build.Source{Version: found.Manifest.SourceVersion, SHA256: found.Manifest.SourceSHA256}
 		if want.with(src).Digest == found.Manifest.Digest {
 			return found, nil
 		}
@@ -244,13 +244,13 @@ func (b *Builder) Build(ctx context.Context) (Built, error) {
 	return Open(dir)
 }
 
-func (b *Builder) build(ctx context.Context, m Manifest, src source, series []build.Patch) error {
+func (b *Builder) build(ctx context.Context, m Manifest, src build.Source, series []build.Patch) error {
 	start := time.Now()
 	tree := b.tree(src, series)
 	if err := tree.Sync(ctx); err != nil {
 		return err
 	}
-	obj := filepath.Join(b.CacheDir, "build", filepath.Base(src.dir))
+	obj := filepath.Join(b.CacheDir, "build", filepath.Base(src.Dir))
 	if err := os.MkdirAll(obj, 0o755); err != nil {
 		return fmt.Errorf("make build directory: %w", err)
 	}
