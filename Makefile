@@ -80,7 +80,7 @@ build: bootstrap ## build the wflp program
 # Cheap and telling first.
 # What is needed on every change; the rest, by hours, is TEST_FULL_STAGES.
 TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-fuzz test-evaluate
-TEST_FULL_STAGES := $(TEST_STAGES) test-each test-mutants test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
+TEST_FULL_STAGES := $(TEST_STAGES) test-each test-mutants test-patches test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
 
 .PHONY: test
 test: build ## all tests, in order, with a sum at the end
@@ -136,6 +136,10 @@ test-conform: build ## some of the kernel's mm selftests and of stress-ng, outsi
 .PHONY: test-conform-full
 test-conform-full: build ## all of them, in half an hour; makes the table of docs/conformance.md
 	@$(WFLP) conform -out build/conform
+
+.PHONY: test-patches
+test-patches: build ## redis, memcached and haproxy, built without and with each fix: what becomes a patch and what is refused
+	@WFLP_PATCH_CACHE=$(CACHE) tools/gotest.sh 'known fixes' -count=1 -timeout=2h -run '^TestKnownFixes$$' ./realworld/program
 
 .PHONY: test-evaluate
 test-evaluate: build ## a short evaluation, killed once and gone on with, and its summary

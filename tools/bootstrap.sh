@@ -43,6 +43,23 @@ packages=(
 	"libpixman-1-dev /usr/lib/x86_64-linux-gnu/pkgconfig/pixman-1.pc"
 	"libfdt-dev     /usr/include/libfdt.h"
 	"zlib1g-dev     /usr/lib/x86_64-linux-gnu/pkgconfig/zlib.pc"
+	# For the programs in realworld/program, as their packages ask for it.
+	"debhelper      dh"
+	"libevent-dev   /usr/include/event2/event.h"
+	"libsasl2-dev   /usr/include/sasl/sasl.h"
+	"libssl-dev     /usr/include/openssl/ssl.h"
+	"libhiredis-dev /usr/include/hiredis/hiredis.h"
+	"libjemalloc-dev /usr/include/jemalloc/jemalloc.h"
+	"liblua5.1-0-dev /usr/include/lua5.1/lua.h"
+	"liblzf-dev     /usr/include/liblzf/lzf.h"
+	"libsystemd-dev /usr/include/systemd/sd-daemon.h"
+	"lua-bitop-dev  /usr/include/lua5.1/lua-bitop.h"
+	"lua-cjson-dev  /usr/include/lua5.1/lua-cjson.h"
+	"tcl            tclsh"
+	"tcl-tls        @package:tcl-tls"
+	"liblua5.3-dev  /usr/include/lua5.3/lua.h"
+	"libopentracing-c-wrapper-dev /usr/include/opentracing-c-wrapper/tracer.h"
+	"libpcre2-dev   /usr/include/pcre2.h"
 )
 
 say() { printf 'bootstrap: %s\n' "$*" >&2; }

@@ -112,8 +112,8 @@ func usage(w io.Writer) {
 		c := subcommands[n]
 		fmt.Fprintf(w, "  %-10s %s\n", n, c.about)
 	}
-	fmt.Fprintf(w, "\nwflp COMMAND -h tells the flags. Exit codes: %d finding, %d usage, %d infrastructure, %d boot.\n",
-		exitFinding, exitUsage, exitInfrastructure, exitBoot)
+	fmt.Fprintf(w, "\nwflp COMMAND -h tells the flags. Exit codes: %d finding, %d usage, %d infrastructure, %d boot, %d refused.\n",
+		exitFinding, exitUsage, exitInfrastructure, exitBoot, exitRefused)
 }
 
 func main() {

@@ -4,7 +4,6 @@ package patch
 
 import (
 	"crypto/sha256"
-	"debug/elf"
 	"fmt"
 	"sort"
 )
@@ -78,8 +77,8 @@ func (c *comparison) there(s *section) bool {
 // binding is how the patch refers to something.
 type binding struct {
 	inside *section // in the patch
-	off    int64    // there
 	old    *symbol  // in the running program
+	off    int64    // from there
 	name   string   // anywhere, by name
 }
 
@@ -117,21 +116,11 @@ func (k *collection) bind(from *section, r reloc) (binding, error) {
 		return binding{inside: s, off: int64(def.value)}, nil
 	}
 	was := c.dataOf[s]
-	if was == nil || len(was.defined) == 0 || was.defined[0].value != 0 || def.typ == elf.STT_SECTION && def.value != 0 {
+	if was == nil || len(was.defined) == 0 {
 		return binding{}, fmt.Errorf("%s is in the running program, but nobody knows where", s.title())
 	}
-	sym := was.defined[0]
-	if def.typ != elf.STT_SECTION {
-		for _, d := range was.defined {
-			if d.name == def.name || d.stem() == def.stem() && d.value == def.value {
-				sym = d
-			}
-		}
-	}
-	if sym.value != def.value {
-		return binding{}, fmt.Errorf("%s is at another place in %s than before", def.name, s.title())
-	}
-	return binding{old: sym}, nil
+	first := was.defined[0]
+	return binding{old: first, off: int64(def.value) - int64(first.value)}, nil
 }
 
 // begins says whether a reference means the function's beginning.

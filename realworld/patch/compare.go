@@ -8,6 +8,7 @@ import (
 	"debug/elf"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -148,7 +149,7 @@ func (t target) literal() []byte {
 // key names a variable across builds. One that the compiler has numbered is
 // known by size and first contents, and by its turn among equal ones.
 func (s *section) key() string {
-	if len(s.defined) == 0 {
+	if len(s.defined) != 1 {
 		return s.name
 	}
 	v := s.defined[0]
@@ -167,9 +168,16 @@ func (s *section) key() string {
 	return fmt.Sprintf("%s#%s#%d", v.stem(), s.describe(), turn)
 }
 
+// sameNames says whether two sections have the same variables at the same places.
+func (s *section) sameNames(other *section) bool {
+	return slices.EqualFunc(s.defined, other.defined, func(a, b *symbol) bool {
+		return a.stem() == b.stem() && a.value == b.value && a.size == b.size
+	})
+}
+
 // title is a section's name for people.
 func (s *section) title() string {
-	if len(s.defined) == 0 {
+	if len(s.defined) != 1 {
 		return fmt.Sprintf("section %s (%s)", s.name, s.obj.source)
 	}
 	if v := s.defined[0]; v.local() {
@@ -281,7 +289,7 @@ func (c *comparison) variables(o, n *object) {
 	var left []*section
 	for _, s := range n.named() {
 		before := was[s.key()]
-		if before != nil && before.describe() == s.describe() {
+		if before != nil && before.describe() == s.describe() && before.sameNames(s) {
 			c.dataOf[s] = before
 			delete(was, s.key())
 			continue

@@ -139,18 +139,14 @@ func (w *writer) relocate(s *section, r reloc) error {
 	if err != nil {
 		return err
 	}
-	sym, addend := 0, r.addend
-	if b.inside != nil {
-		sym, addend = w.start[b.inside], addend+b.off
-	} else {
-		// What a section symbol and an addend meant is in the old
-		// build the symbol that the section begins with.
+	sym := w.start[b.inside]
+	if b.inside == nil {
 		if sym, err = w.outside(b); err != nil {
 			return err
 		}
 	}
 	out := w.at[s]
-	out.relocs = append(out.relocs, elf.Rela64{Off: r.off, Info: elf.R_INFO(uint32(sym), uint32(r.typ)), Addend: addend})
+	out.relocs = append(out.relocs, elf.Rela64{Off: r.off, Info: elf.R_INFO(uint32(sym), uint32(r.typ)), Addend: r.addend + b.off})
 	return nil
 }
 
