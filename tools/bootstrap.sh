@@ -55,8 +55,6 @@ packages=(
 	"libsystemd-dev /usr/include/systemd/sd-daemon.h"
 	"lua-bitop-dev  /usr/include/lua5.1/lua-bitop.h"
 	"lua-cjson-dev  /usr/include/lua5.1/lua-cjson.h"
-	"tcl            tclsh"
-	"tcl-tls        @package:tcl-tls"
 	"liblua5.3-dev  /usr/include/lua5.3/lua.h"
 	"libopentracing-c-wrapper-dev /usr/include/opentracing-c-wrapper/tracer.h"
 	"libpcre2-dev   /usr/include/pcre2.h"
