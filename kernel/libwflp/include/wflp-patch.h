@@ -51,6 +51,11 @@ struct wflp_patch_object {
 
 /* The patch holds a function also for threads that are in the old one meanwhile. */
 #define WFLP_PATCH_FUNC_ANYTIME	1u
+/*
+ * Not redirected, only looked for on stacks: what the compiler put elsewhere of a
+ * function that is replaced (NAME.cold).  new_symbol is 0.
+ */
+#define WFLP_PATCH_FUNC_PART	2u
 
 /*
  * A function that is replaced.  Its first bytes become a jump: 5 bytes, or 14
