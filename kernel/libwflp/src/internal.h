@@ -62,6 +62,34 @@ struct edit {
 	size_t len;
 };
 
+/* Code that a thread must not be in when it moves: [lo, hi), sorted, disjoint. */
+struct wflp_ranges {
+	size_t n;
+	struct wflp_range {
+		uintptr_t lo, hi;
+	} r[];
+};
+
+/*
+ * Where a thread was when it came to a candidate: a call that blocks, of which
+ * nobody promised what is on the stack.  Who looks later unwinds from here.
+ */
+struct wflp_frame {
+	uintptr_t rip, rsp, rbp, rbx, r12, r13, r14, r15;
+	uintptr_t caller;	/* who made the call */
+	uintptr_t stack_end;	/* of the thread; 0: it comes to no candidates */
+};
+
+/*
+ * Whether none of the ranges is on the stack that begins at the frame; false if
+ * that cannot be told.  rd reads the stack of another thread, which may change
+ * or vanish meanwhile; NULL: it is the caller's own.  Whoever has candidates sets
+ * it before the first.
+ */
+typedef ssize_t (*wflp_reader)(int fd, void *buf, size_t len, uintptr_t addr);
+extern bool (*wflp_stack_free)(const struct wflp_frame *f, const struct wflp_ranges *ranges,
+			       wflp_reader rd, int fd) HIDDEN;
+
 enum job_kind {
 	JOB_PATCH,	/* edits, to one variant or to all */
 	JOB_CREATE,	/* a variant with the content of another */
@@ -84,6 +112,7 @@ struct job {
 	unsigned int waiters;	/* wflp_wait() calls that hold a pointer to it */
 	size_t n;
 	struct edit *edits;	/* NULL once finished */
+	const struct wflp_ranges *ranges;	/* see wflp_apply_watched() */
 };
 
 /* A registered thread.  Exists, with its TLS, as long as it is in the list. */
@@ -104,7 +133,40 @@ struct thread {
 	 * subtracted exactly once, however both sides race.
 	 */
 	uint64_t owed;
+	struct wflp_frame frame;	/* atomics; of its last candidate */
+	uint64_t vouched;	/* atomic: epoch for which a sleeper was last vouched for */
 };
+
+/*
+ * The word of a thread that sleeps at a candidate.  The kernel's bit is clear: it
+ * must not be moved, for all that is known.  The patcher, if it wants it moved,
+ *	1. marks the word CHECKING,
+ *	2. looks at the stack,
+ *	3. exchanges CANDIDATE|CHECKING for the word of a thread that is offline.
+ * The thread, when the call is over, swaps the word for 0; at its next candidate it
+ * stores CANDIDATE.  It never waits, and only the patcher sets CHECKING.  So if (3)
+ * succeeds then the thread has not left the call since (1), and what is on the
+ * stack above the call was the same all the while.  If it woke, (3) fails:
+ *
+ *	thread				patcher
+ *	word = CANDIDATE; sleeps
+ *					CANDIDATE -> CANDIDATE|CHECKING
+ *					reads the stack
+ *	wakes: word = 0
+ *	runs code that is replaced
+ *	word = CANDIDATE; sleeps
+ *					CANDIDATE|CHECKING -> offline: fails
+ *
+ * A word that stays CHECKING is a thread that may not be moved where it sleeps.
+ * Before the next patch is published the patcher takes back what it vouched for.
+ */
+#define WORD_CANDIDATE	(1u << 8)
+#define WORD_CHECKING	(1u << 9)
+
+static inline bool is_offline(uint32_t word)
+{
+	return word & MM_VIEW_WORD_OFFLINE;
+}
 
 /*
  * thread.where: the variant that a thread belongs to, and every variant in whose
@@ -234,6 +296,8 @@ struct global {
 	uint64_t newest;		/* atomic: newest published generation */
 	uint32_t released;		/* atomic, futex: barrier epochs let go */
 	struct progress p;		/* atomics */
+	const struct wflp_ranges *ranges;	/* atomic: of the last publication */
+	pid_t patcher_tid;		/* atomic */
 
 	/* the patcher's own, but changed under the lock, for fork_child() */
 	int new_fds[WFLP_VARIANTS_MAX];	/* views being made; -1 */
@@ -254,10 +318,40 @@ bool wflp_claim(struct thread *t, uint64_t epoch, bool asleep, bool park) HIDDEN
 void wflp_over(void) HIDDEN;
 bool wflp_settle(struct thread *t, uint64_t where) HIDDEN;
 
+/*
+ * For programs that know nothing of quiescence points (src/preload).  A thread
+ * that is registered says where its stack ends, and from then on brackets calls
+ * that block:
+ *	struct wflp_frame *f = wflp_candidate();
+ *	if (f) { store the registers in *f; wflp_candidate_begin(); }
+ *	the call
+ *	if (f) wflp_candidate_end();
+ */
+int wflp_candidate_thread(uintptr_t stack_end) HIDDEN;
+struct wflp_frame *wflp_candidate(void) HIDDEN;
+void wflp_candidate_begin(void) HIDDEN;
+void wflp_candidate_end(void) HIDDEN;
+
+struct wflp_thread_info {
+	pid_t tid;
+	uint64_t generation;	/* UINT64_MAX: not known yet */
+};
+/* Registered threads, room at most; returns how many there are. */
+size_t wflp_threads(struct wflp_thread_info *info, size_t room) HIDDEN;
+/* The kernel's id of the view that is newest for variant 0. */
+uint64_t wflp_newest_view(void) HIDDEN;
+
 /* patcher.c */
 void *wflp_patcher(void *arg) HIDDEN;
 void wflp_jobs_forget(bool all) HIDDEN;
 unsigned int wflp_variant_of_view(uint64_t id) HIDDEN;
+
+/*
+ * wflp_apply(), of code that threads at candidates may be in: these are moved only
+ * if none of the ranges is on their stack.  The ranges must stay for ever.
+ */
+int64_t wflp_apply_watched(const struct wflp_edit *edits, size_t n, unsigned int flags,
+			   const struct wflp_ranges *ranges) HIDDEN;
 
 /* text.c */
 int wflp_text_check(const struct edit *e, size_t n, int32_t *bad) HIDDEN;

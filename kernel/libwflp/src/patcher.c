@@ -189,6 +189,102 @@ static void wait_event(int64_t ns)
 	reap(fds + 1);
 }
 
+/* ---- threads at candidates: see WORD_CANDIDATE ---- */
+
+static bool swap_word(struct thread *t, uint32_t from, uint32_t to)
+{
+	return __atomic_compare_exchange_n(&t->self->offline, &from, to, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+/* What was known of sleepers was known for the last patch. Under the lock. */
+static void unvouch(void)
+{
+	for (struct thread *t = G.threads; t; t = t->next) {
+		uint32_t word = load_acquire(&t->self->offline);
+
+		if (!load_acquire(&t->frame.stack_end))
+			continue;
+		/* Only if it wakes it is not what it was, and then there is nothing to do. */
+		if (word & WORD_CHECKING || is_offline(word))
+			swap_word(t, word, WORD_CANDIDATE);
+	}
+}
+
+struct candidate {
+	uint64_t serial;
+	struct wflp_frame frame;
+	bool free;
+};
+
+static struct wflp_frame copy_frame(const struct wflp_frame *f)
+{
+	return (struct wflp_frame){
+		.rip = load_relaxed(&f->rip), .rsp = load_relaxed(&f->rsp),
+		.rbp = load_relaxed(&f->rbp), .rbx = load_relaxed(&f->rbx),
+		.r12 = load_relaxed(&f->r12), .r13 = load_relaxed(&f->r13),
+		.r14 = load_relaxed(&f->r14), .r15 = load_relaxed(&f->r15),
+		.caller = load_relaxed(&f->caller),
+		.stack_end = load_relaxed(&f->stack_end),
+	};
+}
+
+static size_t begin_checking(struct candidate *c, size_t room)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t && n < room; t = t->next)
+		if (load_acquire(&t->owed) && swap_word(t, WORD_CANDIDATE,
+							WORD_CANDIDATE | WORD_CHECKING))
+			c[n++] = (struct candidate){ t->serial, copy_frame(&t->frame), false };
+	pthread_mutex_unlock(&G.lock);
+	return n;
+}
+
+/*
+ * Let those be moved that sleep where none of the code that the patch replaces is on
+ * their stack.  The stacks are read without the lock, by a call that survives if one
+ * is gone.
+ */
+static void vouch(void)
+{
+	const struct wflp_ranges *ranges = load_relaxed(&G.ranges);
+	bool views = G.strategy == WFLP_WAITFREE;
+	struct candidate *c, *at;
+	size_t room = 0, n;
+
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t; t = t->next)
+		room += load_acquire(&t->owed) &&
+			load_acquire(&t->self->offline) == WORD_CANDIDATE;
+	pthread_mutex_unlock(&G.lock);
+	c = room ? wflp_sys.alloc(room * sizeof(*c)) : NULL;
+	if (!c)
+		return;
+	n = begin_checking(c, room);
+	for (size_t i = 0; i < n; i++)
+		c[i].free = !ranges ||
+			wflp_stack_free(&c[i].frame, ranges,
+					views ? wflp_sys.view_read : wflp_sys.mem_read,
+					views ? target_fd(load_relaxed(&G.variants[0].target)) :
+						G.mem_fd);
+	at = c;
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t; t = t->next) {
+		while (at < c + n && at->serial < t->serial)
+			at++;
+		if (at == c + n || at->serial != t->serial || !at->free)
+			continue;
+		/* Before the word: the thread reads it when it finds that. */
+		store_release(&t->vouched, load_relaxed(&G.epoch));
+		swap_word(t, WORD_CANDIDATE | WORD_CHECKING,
+			  offline_word(where_variant(load_acquire(&t->where))));
+	}
+	pthread_mutex_unlock(&G.lock);
+	free(c);
+}
+
 /* ---- publication, the same for all strategies ---- */
 
 /* A view that is ready for its threads. */
@@ -221,6 +317,8 @@ static void publish(struct job *j, uint64_t epoch, uint64_t generation,
 	uint32_t count = 0;
 
 	pthread_mutex_lock(&G.lock);
+	unvouch();
+	store_release(&G.ranges, j->ranges);
 	/* As long as G.epoch is another nobody claims this. */
 	for (struct thread *t = G.threads; t; t = t->next)
 		if (where_maybe(load_acquire(&t->where)) & affected) {
@@ -261,7 +359,7 @@ static void claim_offline(uint64_t epoch)
 {
 	pthread_mutex_lock(&G.lock);
 	for (struct thread *t = G.threads; t; t = t->next)
-		if (load_seq(&t->self->offline))
+		if (is_offline(load_seq(&t->self->offline)))
 			wflp_claim(t, epoch, true, false);
 	pthread_mutex_unlock(&G.lock);
 }
@@ -321,7 +419,7 @@ static uint32_t variants_asleep(bool *restless)
 			*restless = true;
 		else if (!load_acquire(&t->owed))
 			continue;
-		if (!word)
+		if (!is_offline(word))
 			continue;
 		/* It was assigned to another variant while it slept. */
 		if (word != right)
@@ -391,7 +489,7 @@ static size_t list_asleep(struct asleep *s, size_t room)
 	for (struct thread *t = G.threads; t && n < room; t = t->next) {
 		uint64_t where = load_acquire(&t->where);
 
-		if (load_acquire(&t->self->offline) &&
+		if (is_offline(load_acquire(&t->self->offline)) &&
 		    (!where_settled(where) || load_acquire(&t->owed)))
 			s[n++] = (struct asleep){ t->serial, where };
 	}
@@ -437,7 +535,7 @@ static void claim_all_asleep(void)
 		uint64_t where = load_acquire(&t->where);
 
 		if (where_settled(where) && load_acquire(&t->owed) &&
-		    load_acquire(&t->self->offline))
+		    is_offline(load_acquire(&t->self->offline)))
 			found_at_home(t, where);
 	}
 	pthread_mutex_unlock(&G.lock);
@@ -451,6 +549,7 @@ static bool pull_round(const struct superseded *old)
 	bool restless;
 	size_t room, ns;
 
+	vouch();
 	variants = variants_asleep(&restless);
 	if (!variants)
 		return restless;
@@ -928,6 +1027,36 @@ static int write_text(struct job *j)
 	return err;
 }
 
+/* Only threads at candidates come to rest without saying so. */
+static bool has_candidates(void)
+{
+	bool has = false;
+
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t && !has; t = t->next)
+		has = load_acquire(&t->frame.stack_end);
+	pthread_mutex_unlock(&G.lock);
+	return has;
+}
+
+static void wait_arrived(struct job *j, uint64_t epoch, bool progress)
+{
+	int64_t delay = PULL_AGAIN_MIN_NS;
+
+	for (;;) {
+		vouch();
+		claim_offline(epoch);
+		if (!load_acquire(&G.p.remaining))
+			return;
+		if (progress)
+			note_progress(j);
+		if (has_candidates())
+			later(&delay);
+		else
+			wait_event(-1);
+	}
+}
+
 static void run_barrier(struct job *j)
 {
 	uint64_t generation = load_relaxed(&G.newest) + 1;
@@ -940,9 +1069,7 @@ static void run_barrier(struct job *j)
 		return;
 	}
 	publish(j, epoch, generation, 1, NULL);
-	claim_offline(epoch);
-	while (load_acquire(&G.p.remaining))
-		wait_event(-1);
+	wait_arrived(j, epoch, false);
 
 	/* Nobody is in patchable code, and nobody gets back in before release. */
 	pthread_mutex_lock(&text_lock);
@@ -986,11 +1113,7 @@ static void run_naive(struct job *j)
 	}
 	stamp(&j->rep.sealed_ns);
 	publish(j, epoch, generation, 1, NULL);
-	claim_offline(epoch);
-	while (load_acquire(&G.p.remaining)) {
-		note_progress(j);
-		wait_event(-1);
-	}
+	wait_arrived(j, epoch, true);
 	job_over(j);
 }
 
@@ -1021,6 +1144,7 @@ void *wflp_patcher(void *arg)
 	bool stop;
 
 	pthread_setname_np(pthread_self(), "wflp-patcher");
+	store_release(&G.patcher_tid, (pid_t)syscall(SYS_gettid));
 	/* From wherever our creator was to where the next view is copied from. */
 	patcher_at = NOWHERE;
 	if (G.strategy == WFLP_WAITFREE)
@@ -1189,8 +1313,8 @@ static bool bad_variant(unsigned int variant)
 	return variant >= WFLP_VARIANTS_MAX && variant != WFLP_VARIANT_ALL;
 }
 
-int64_t wflp_variant_apply(unsigned int variant, const struct wflp_edit *edits, size_t n,
-			   unsigned int flags)
+static int64_t apply(unsigned int variant, const struct wflp_edit *edits, size_t n,
+		     unsigned int flags, const struct wflp_ranges *ranges)
 {
 	struct job *j;
 	int64_t ret;
@@ -1206,7 +1330,20 @@ int64_t wflp_variant_apply(unsigned int variant, const struct wflp_edit *edits, 
 		return ret;
 	}
 	j->n = n;
+	j->ranges = ranges;
 	return submit(j, flags);
+}
+
+int64_t wflp_variant_apply(unsigned int variant, const struct wflp_edit *edits, size_t n,
+			   unsigned int flags)
+{
+	return apply(variant, edits, n, flags, NULL);
+}
+
+int64_t wflp_apply_watched(const struct wflp_edit *edits, size_t n, unsigned int flags,
+			   const struct wflp_ranges *ranges)
+{
+	return apply(WFLP_VARIANT_ALL, edits, n, flags, ranges);
 }
 
 int64_t wflp_apply(const struct wflp_edit *edits, size_t n, unsigned int flags)

@@ -48,6 +48,9 @@ __thread struct wflp_self wflp_self
 	__attribute__((tls_model("initial-exec")));
 static __thread struct thread *me __attribute__((tls_model("initial-exec")));
 
+bool (*wflp_stack_free)(const struct wflp_frame *f, const struct wflp_ranges *ranges,
+			wflp_reader rd, int fd);
+
 struct global G = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.queue_tail = &G.queue,
@@ -147,11 +150,27 @@ bool wflp_settle(struct thread *t, uint64_t where)
 }
 
 /*
+ * May the thread move where it is?  At a quiescence point (f is NULL) it may; at a
+ * candidate that depends on the patch.
+ *
+ * The ranges are read after the target, and the patch they belong to is that of
+ * the target or, if the thread has been found over for that one, a later one; then
+ * it does not move, or moves to where it is.  For as long as it owes the patch of
+ * the target, no other can be published.
+ */
+static bool may_move(const struct wflp_frame *f)
+{
+	const struct wflp_ranges *ranges = load_acquire(&G.ranges);
+
+	return !f || !ranges || wflp_stack_free(f, ranges, NULL, -1);
+}
+
+/*
  * Wait-free: a bounded number of steps whatever any other thread does or
  * fails to do.  If the target moves on meanwhile, pending says so at the next
  * point; going round again here would make the bound depend on the patcher.
  */
-static int move_view(struct thread *t)
+static int move_view(struct thread *t, const struct wflp_frame *f)
 {
 	uint64_t epoch, where, target;
 	unsigned int variant;
@@ -163,6 +182,10 @@ static int move_view(struct thread *t)
 	target = load_acquire(&G.variants[variant].target);
 	/* Equal: here already, or pulled here while asleep. */
 	if (load_acquire(&t->at) != target) {
+		if (!may_move(f)) {
+			store_release(&wflp_self.pending, 1);
+			return 0;
+		}
 		err = wflp_sys.view_enter(target_fd(target), 0);
 		if (err < 0) {
 			store_release(&wflp_self.pending, 1);
@@ -193,10 +216,8 @@ static void serialise(void)
 	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d) : : "memory");
 }
 
-static int park(struct thread *t)
+static void wait_released(uint64_t epoch)
 {
-	uint64_t epoch = load_acquire(&G.epoch);
-	bool counted = wflp_claim(t, epoch, false, true);
 	uint32_t released;
 
 	while (released = load_acquire(&G.released),
@@ -204,6 +225,19 @@ static int park(struct thread *t)
 		futex_wait(&G.released, released);
 	if (!G.sync_core)
 		serialise();
+}
+
+static int park(struct thread *t, const struct wflp_frame *f)
+{
+	uint64_t epoch = load_acquire(&G.epoch);
+	bool counted;
+
+	if (load_acquire(&t->owed) && !may_move(f)) {
+		store_release(&wflp_self.pending, 1);
+		return 0;
+	}
+	counted = wflp_claim(t, epoch, false, true);
+	wait_released(epoch);
 	generation_is(t, load_acquire(&G.newest));
 	if (counted) {
 		wflp_over();
@@ -213,7 +247,7 @@ static int park(struct thread *t)
 	return moved(t, load_relaxed(&t->generation));
 }
 
-int wflp_quiescent_slow(void)
+static int slow(const struct wflp_frame *f)
 {
 	struct thread *t = me;
 	int saved = errno, ret;
@@ -227,10 +261,10 @@ int wflp_quiescent_slow(void)
 	swap_seq(&wflp_self.pending, 0);
 	switch (G.strategy) {
 	case WFLP_WAITFREE:
-		ret = move_view(t);
+		ret = move_view(t, f);
 		break;
 	case WFLP_BARRIER:
-		ret = park(t);
+		ret = park(t, f);
 		break;
 	default:
 		generation_is(t, load_acquire(&G.newest));
@@ -240,6 +274,54 @@ int wflp_quiescent_slow(void)
 	}
 	errno = saved;
 	return ret;
+}
+
+int wflp_quiescent_slow(void)
+{
+	return slow(NULL);
+}
+
+int wflp_candidate_thread(uintptr_t stack_end)
+{
+	if (!me)
+		return -ESRCH;
+	store_release(&me->frame.stack_end, stack_end);
+	return 0;
+}
+
+struct wflp_frame *wflp_candidate(void)
+{
+	return me && me->frame.stack_end ? &me->frame : NULL;
+}
+
+/*
+ * As wflp_offline(), but that the word says no more than that the thread is about to
+ * sleep.  In the slow path it reads "online", see the top of the file.
+ */
+void wflp_candidate_begin(void)
+{
+	if (load_acquire(&wflp_self.pending))
+		slow(&me->frame);
+	if (G.strategy == WFLP_WAITFREE)
+		store_release(&wflp_self.offline, WORD_CANDIDATE);
+	else
+		swap_seq(&wflp_self.offline, WORD_CANDIDATE);
+}
+
+/*
+ * In place, a sleeper that was vouched for counts as arrived, so it waits for that
+ * patch whatever is next.
+ */
+void wflp_candidate_end(void)
+{
+	uint32_t word = swap_seq(&wflp_self.offline, MM_VIEW_WORD_ONLINE);
+	int saved = errno;
+
+	if (is_offline(word) && G.strategy == WFLP_BARRIER)
+		wait_released(load_acquire(&me->vouched));
+	if (load_seq(&wflp_self.pending))
+		slow(&me->frame);
+	errno = saved;
 }
 
 /*
@@ -481,6 +563,28 @@ int wflp_variant_assign(pid_t tid, unsigned int variant)
 	return err;
 }
 
+size_t wflp_threads(struct wflp_thread_info *info, size_t room)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t; t = t->next, n++)
+		if (n < room)
+			info[n] = (struct wflp_thread_info){ t->tid, load_acquire(&t->generation) };
+	pthread_mutex_unlock(&G.lock);
+	return n;
+}
+
+uint64_t wflp_newest_view(void)
+{
+	uint64_t id;
+
+	pthread_mutex_lock(&G.lock);
+	id = G.variants[0].view_id;
+	pthread_mutex_unlock(&G.lock);
+	return id;
+}
+
 uint64_t wflp_newest_generation(void)
 {
 	return load_acquire(&G.newest);
@@ -540,6 +644,7 @@ static void fork_child(void)
 	memset(G.variants, 0, sizeof(G.variants));
 	G.variants[0].state = VARIANT_LIVE;
 	G.varied = false;
+	G.ranges = NULL;
 	while (G.threads) {
 		struct thread *t = G.threads;
 
