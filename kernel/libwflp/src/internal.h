@@ -77,7 +77,8 @@ struct wflp_ranges {
 struct wflp_frame {
 	uintptr_t rip, rsp, rbp, rbx, r12, r13, r14, r15;
 	uintptr_t caller;	/* who made the call */
-	uintptr_t stack_end;	/* of the thread; 0: it comes to no candidates */
+	uintptr_t stack_low;	/* of the thread */
+	uintptr_t stack_end;	/* 0: it comes to no candidates */
 };
 
 /*
@@ -327,10 +328,17 @@ bool wflp_settle(struct thread *t, uint64_t where) HIDDEN;
  *	the call
  *	if (f) wflp_candidate_end();
  */
-int wflp_candidate_thread(uintptr_t stack_end) HIDDEN;
+int wflp_candidate_thread(uintptr_t stack_low, uintptr_t stack_end) HIDDEN;
 struct wflp_frame *wflp_candidate(void) HIDDEN;
 void wflp_candidate_begin(void) HIDDEN;
 void wflp_candidate_end(void) HIDDEN;
+/* Around a signal handler, which may have come in the middle of one. */
+struct wflp_interrupted {
+	struct wflp_frame frame;
+	uint32_t word;
+};
+void wflp_candidate_suspend(struct wflp_interrupted *i) HIDDEN;
+void wflp_candidate_resume(const struct wflp_interrupted *i) HIDDEN;
 
 struct wflp_thread_info {
 	pid_t tid;

@@ -107,6 +107,8 @@ void wflp_patch_unmap(struct wflp_patch *p) HIDDEN;
 
 /* The patch whose code is at addr, or NULL: for unwinding, from any thread. */
 const struct wflp_patch *wflp_patch_at(uintptr_t addr) HIDDEN;
+/* The same for anything of it, code or data. */
+const struct wflp_patch *wflp_patch_of(uintptr_t addr) HIDDEN;
 
 struct wflp_patch_info {
 	uint8_t id[32];

@@ -225,6 +225,7 @@ static struct wflp_frame copy_frame(const struct wflp_frame *f)
 		.r12 = load_relaxed(&f->r12), .r13 = load_relaxed(&f->r13),
 		.r14 = load_relaxed(&f->r14), .r15 = load_relaxed(&f->r15),
 		.caller = load_relaxed(&f->caller),
+		.stack_low = load_relaxed(&f->stack_low),
 		.stack_end = load_relaxed(&f->stack_end),
 	};
 }

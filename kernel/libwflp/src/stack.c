@@ -532,13 +532,20 @@ int wflp_patch_close(struct wflp_patch *p)
 
 /* ---- for whoever runs patches in a process ---- */
 
-const struct wflp_patch *wflp_patch_at(uintptr_t addr)
+const struct wflp_patch *wflp_patch_of(uintptr_t addr)
 {
 	const struct wflp_patch *p = load_acquire(&L.run);
 
-	while (p && (addr < p->code || addr >= p->code_end))
+	while (p && addr - (uintptr_t)p->map >= p->map_size)
 		p = p->run_next;
 	return p;
+}
+
+const struct wflp_patch *wflp_patch_at(uintptr_t addr)
+{
+	const struct wflp_patch *p = wflp_patch_of(addr);
+
+	return p && addr < p->code_end ? p : NULL;
 }
 
 struct wflp_patch *wflp_patch_newest(void)

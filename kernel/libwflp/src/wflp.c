@@ -281,10 +281,11 @@ int wflp_quiescent_slow(void)
 	return slow(NULL);
 }
 
-int wflp_candidate_thread(uintptr_t stack_end)
+int wflp_candidate_thread(uintptr_t stack_low, uintptr_t stack_end)
 {
 	if (!me)
 		return -ESRCH;
+	store_relaxed(&me->frame.stack_low, stack_low);
 	store_release(&me->frame.stack_end, stack_end);
 	return 0;
 }
@@ -322,6 +323,37 @@ void wflp_candidate_end(void)
 	if (load_seq(&wflp_self.pending))
 		slow(&me->frame);
 	errno = saved;
+}
+
+/*
+ * A handler may run anything, and may itself come to candidates: while it runs, the
+ * word says that the thread is awake.  Afterwards the thread is where it was, but
+ * that has to be looked at again.  No move here: the code that was interrupted need
+ * not have been in a call at all.  A handler that jumps away leaves the thread
+ * awake, which is right.
+ */
+void wflp_candidate_suspend(struct wflp_interrupted *i)
+{
+	struct thread *t = me;
+
+	*i = (struct wflp_interrupted){ .word = 0 };
+	if (!t || !t->frame.stack_end)
+		return;
+	i->word = swap_seq(&wflp_self.offline, MM_VIEW_WORD_ONLINE);
+	i->frame = t->frame;
+	if (is_offline(i->word) && G.strategy == WFLP_BARRIER)
+		wait_released(load_acquire(&t->vouched));
+}
+
+void wflp_candidate_resume(const struct wflp_interrupted *i)
+{
+	struct thread *t = me;
+
+	if (!t || !t->frame.stack_end || !i->frame.stack_end)
+		return;
+	t->frame = i->frame;
+	if (i->word)
+		swap_seq(&wflp_self.offline, WORD_CANDIDATE);
 }
 
 /*

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Start, threads, signal handlers, fork.  Whatever goes wrong leaves the program
+ * running as if the library were not there; why is what `wflp ctl PID status` says.
+ *
+ *	WFLP_STRATEGY	waitfree (default) or barrier
+ *	WFLP_SITES	safe points, see sites.c; all blocking calls if empty
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "preload.h"
+
+static enum { OFF, STARTING, ON, FAILED } state;
+static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
+static char reason[256];
+static enum wflp_strategy strategy = WFLP_WAITFREE;
+int proc_dir = -1;
+
+void *next(void **cache, const char *name, const char *version)
+{
+	void *fn = load_acquire(cache);
+
+	if (!fn) {
+		fn = version ? dlvsym(RTLD_NEXT, name, version) : dlsym(RTLD_NEXT, name);
+		store_release(cache, fn);
+	}
+	return fn;
+}
+
+const char *why_not(void)
+{
+	return load_acquire(&state) == ON ? NULL : reason;
+}
+
+const char *strategy_name(void)
+{
+	return strategy == WFLP_BARRIER ? "barrier" : "waitfree";
+}
+
+static void fail(const char *what, int err)
+{
+	if (what != reason)
+		snprintf(reason, sizeof(reason), "%s: %s", what, strerrordesc_np(-err));
+	store_release(&state, FAILED);
+}
+
+/* A thread that cannot be registered is listed as one that holds its old code. */
+static void register_thread(void)
+{
+	pthread_attr_t attr;
+	size_t size = 0;
+	void *low = NULL;
+
+	if (wflp_thread_register())
+		return;
+	if (pthread_getattr_np(pthread_self(), &attr))
+		return;
+	pthread_attr_getstack(&attr, &low, &size);
+	pthread_attr_destroy(&attr);
+	wflp_candidate_thread((uintptr_t)low, (uintptr_t)low + size);
+}
+
+static void start(void)
+{
+	const char *name = getenv("WFLP_STRATEGY"), *sites = getenv("WFLP_SITES");
+	int err;
+
+	store_release(&state, STARTING);
+	/* It has quiescence points of its own, and one word a thread. */
+	if (dlsym(RTLD_DEFAULT, "wflp_init")) {
+		snprintf(reason, sizeof(reason), "the program uses libwflp itself");
+		fail(reason, 0);
+	} else if (name && *name && strcmp(name, "waitfree") && strcmp(name, "barrier")) {
+		snprintf(reason, sizeof(reason), "WFLP_STRATEGY: there is no %s", name);
+		fail(reason, 0);
+	} else if (sites && !sites_init(sites, reason, sizeof(reason))) {
+		fail(reason, 0);
+	} else if (!unwind_init()) {
+		fail("libunwind", -ENOMEM);
+	} else {
+		if (name && !strcmp(name, "barrier"))
+			strategy = WFLP_BARRIER;
+		wflp_stack_free = stack_free;
+		err = wflp_init(strategy, 0);
+		if (err == -ENOSYS) {
+			snprintf(reason, sizeof(reason), "the kernel has no views");
+			fail(reason, 0);
+		} else if (err) {
+			fail("wflp_init", err);
+		} else {
+			register_thread();
+			store_release(&state, ON);
+		}
+	}
+	/* To say so. */
+	err = control_start();
+	if (err && load_acquire(&state) == ON)
+		fail("control socket", err);
+}
+
+/*
+ * A child of fork is started when it makes a thread, so one that only writes a
+ * file and ends costs nothing.
+ */
+static void start_if_forked(void)
+{
+	pthread_mutex_lock(&start_lock);
+	if (load_acquire(&state) == OFF)
+		start();
+	pthread_mutex_unlock(&start_lock);
+}
+
+static void forked(void)
+{
+	store_release(&state, OFF);
+	pthread_mutex_init(&start_lock, NULL);
+	control_forked();
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+	/* Before a chroot, and before descriptors are counted. */
+	proc_dir = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	pthread_atfork(NULL, NULL, forked);
+	start();
+}
+
+/* ---- threads ---- */
+
+struct birth {
+	void *(*fn)(void *);
+	void *arg;
+};
+
+static void *born(void *arg)
+{
+	struct birth b = *(struct birth *)arg;
+
+	free(arg);
+	register_thread();
+	return b.fn(b.arg);
+}
+
+static void *next_pthread_create;
+SHOWN int pthread_create(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)
+{
+	__typeof__(pthread_create) *call = NEXT(pthread_create);
+	struct birth *b;
+	int err;
+
+	/* Threads of ours, which are made while we start. */
+	if (load_acquire(&state) == STARTING)
+		return call(t, attr, fn, arg);
+	start_if_forked();
+	b = load_acquire(&state) == ON ? malloc(sizeof(*b)) : NULL;
+	if (!b)
+		return call(t, attr, fn, arg);
+	*b = (struct birth){ fn, arg };
+	err = call(t, attr, born, b);
+	if (err)
+		free(b);
+	return err;
+}
+
+/* ---- signals ---- */
+
+/*
+ * What the program has installed.  The handler and whether it takes three
+ * arguments are one word: a signal may come in between.
+ */
+static uintptr_t handlers[_NSIG];
+#define TAKES_INFO (1ul << 63)
+
+static void on_signal(int sig, siginfo_t *info, void *context)
+{
+	uintptr_t handler = load_acquire(&handlers[sig]);
+	struct wflp_interrupted interrupted;
+
+	wflp_candidate_suspend(&interrupted);
+	if (handler & TAKES_INFO)
+		((void (*)(int, siginfo_t *, void *))(handler & ~TAKES_INFO))(sig, info, context);
+	else
+		((void (*)(int))handler)(sig);
+	wflp_candidate_resume(&interrupted);
+}
+
+static bool is_handler(const struct sigaction *act)
+{
+	return act->sa_handler != SIG_DFL && act->sa_handler != SIG_IGN;
+}
+
+static void *next_sigaction;
+SHOWN int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
+{
+	__typeof__(sigaction) *call = NEXT(sigaction);
+	uintptr_t before;
+	struct sigaction ours, was;
+	int err, saved;
+
+	if (sig <= 0 || sig >= _NSIG)
+		return call(sig, act, old);
+	before = load_acquire(&handlers[sig]);
+	if (act && is_handler(act)) {
+		ours = *act;
+		ours.sa_flags |= SA_SIGINFO;
+		ours.sa_sigaction = on_signal;
+		store_release(&handlers[sig], (uintptr_t)act->sa_sigaction |
+			      (act->sa_flags & SA_SIGINFO ? TAKES_INFO : 0));
+	}
+	err = call(sig, act && is_handler(act) ? &ours : act, &was);
+	if (err) {
+		saved = errno;
+		store_release(&handlers[sig], before);
+		errno = saved;
+		return err;
+	}
+	if (was.sa_flags & SA_SIGINFO && was.sa_sigaction == on_signal) {
+		was.sa_sigaction = (void (*)(int, siginfo_t *, void *))(before & ~TAKES_INFO);
+		if (!(before & TAKES_INFO))
+			was.sa_flags &= ~SA_SIGINFO;
+	}
+	if (old)
+		*old = was;
+	return 0;
+}
+
+SHOWN sighandler_t signal(int sig, sighandler_t handler)
+{
+	struct sigaction act = { .sa_handler = handler, .sa_flags = SA_RESTART }, old;
+
+	sigemptyset(&act.sa_mask);
+	sigaddset(&act.sa_mask, sig);
+	return sigaction(sig, &act, &old) ? SIG_ERR : old.sa_handler;
+}
