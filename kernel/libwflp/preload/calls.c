@@ -8,6 +8,7 @@
  * program's cleanup handlers run, and if an exception passes.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -23,6 +24,8 @@ static inline __attribute__((always_inline)) struct wflp_frame *enter(void *call
 {
 	struct wflp_frame *f = wflp_candidate();
 
+	if (!f)
+		f = adopt();
 	if (!f)
 		return NULL;
 	/* In the order of the struct. The unwinder knows what gcc's frame is like here. */
@@ -119,3 +122,24 @@ BLOCKING(int, pthread_cond_clockwait,
 	 (pthread_cond_t *c, pthread_mutex_t *m, clockid_t clock, const struct timespec *ts),
 	 (c, m, clock, ts))
 BLOCKING(int, pthread_join, (pthread_t t, void **value), (t, value))
+
+/*
+ * A lock that is free costs one call more and no bracket.  The library's own locks
+ * are none of this: it is built to call the C library's function.
+ */
+static void *next_pthread_mutex_lock;
+int direct_mutex_lock(pthread_mutex_t *m)
+{
+	return NEXT(pthread_mutex_lock)(m);
+}
+
+SHOWN int pthread_mutex_lock(pthread_mutex_t *m)
+{
+	struct wflp_frame *frame __attribute__((cleanup(leave))) = NULL;
+	int err = pthread_mutex_trylock(m);
+
+	if (err != EBUSY)
+		return err;
+	frame = enter(__builtin_return_address(0));
+	return NEXT(pthread_mutex_lock)(m);
+}

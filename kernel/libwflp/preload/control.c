@@ -75,9 +75,11 @@ struct known {
 
 /*
  * A thread is over if it is in the newest view, whoever it is: that is the kernel's
- * word.  In place there is one code, and it is over if it has arrived.
+ * word.  In place there is one code, and the last change is over for all threads that
+ * it waited for; of others nobody knows what they were in the middle of.
  */
-static enum answer status_thread(FILE *out, pid_t tid, const struct known *known)
+static enum answer status_thread(FILE *out, pid_t tid, const struct known *known,
+				 enum answer last)
 {
 	char path[64], text[64], name[32] = "";
 	const struct wflp_thread_info *info = NULL;
@@ -100,7 +102,8 @@ static enum answer status_thread(FILE *out, pid_t tid, const struct known *known
 	if (helper) {
 		over = YES;
 	} else if (G.strategy != WFLP_WAITFREE) {
-		over = !info || info->generation == wflp_newest_generation() ? YES : NO;
+		over = !info ? UNKNOWN : last == YES ||
+		       info->generation == wflp_newest_generation() ? YES : NO;
 	} else {
 		snprintf(path, sizeof(path), "self/task/%d/mm_view", (int)tid);
 		view = read_number(path, text, sizeof(text));
@@ -118,7 +121,7 @@ static enum answer status_thread(FILE *out, pid_t tid, const struct known *known
 	return over;
 }
 
-static enum answer status_threads(FILE *out)
+static enum answer status_threads(FILE *out, enum answer last)
 {
 	struct known known = { 0 };
 	enum answer over = YES;
@@ -144,7 +147,7 @@ static enum answer status_threads(FILE *out)
 	}
 	while (dir && (de = readdir(dir)))
 		if (atoi(de->d_name) > 0)
-			over = both(over, status_thread(out, atoi(de->d_name), &known));
+			over = both(over, status_thread(out, atoi(de->d_name), &known, last));
 	if (dir)
 		closedir(dir);
 	free(known.info);
@@ -191,7 +194,7 @@ static void status(FILE *out)
 		say(out, "generation\t%" PRIu64 "\n", wflp_newest_generation());
 		status_patches(out);
 		over = status_last(out);
-		over = both(over, status_threads(out));
+		over = both(over, status_threads(out, over));
 		/* As it was loaded is all that there is. */
 		if (!wflp_newest_generation())
 			over = YES;
@@ -300,6 +303,7 @@ static void serve(int fd)
 
 static void *server(void *arg)
 {
+	ours();
 	pthread_setname_np(pthread_self(), "wflp-ctl");
 	store_release(&server_tid, (pid_t)syscall(SYS_gettid));
 	for (;;) {
@@ -333,6 +337,7 @@ int control_start(void)
 	}
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
+	/* Not the one that registers threads, which it is while we start. */
 	err = -pthread_create(&t, NULL, server, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (!err)

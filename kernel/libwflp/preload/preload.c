@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "preload.h"
@@ -52,20 +53,44 @@ static void fail(const char *what, int err)
 	store_release(&state, FAILED);
 }
 
-/* A thread that cannot be registered is listed as one that holds its old code. */
-static void register_thread(void)
+static void stack_of_thread(void)
 {
 	pthread_attr_t attr;
 	size_t size = 0;
 	void *low = NULL;
 
-	if (wflp_thread_register())
-		return;
 	if (pthread_getattr_np(pthread_self(), &attr))
 		return;
 	pthread_attr_getstack(&attr, &low, &size);
 	pthread_attr_destroy(&attr);
 	wflp_candidate_thread((uintptr_t)low, (uintptr_t)low + size);
+}
+
+/* A thread that cannot be registered is listed as one that holds its old code. */
+static void register_thread(void)
+{
+	if (!wflp_thread_register())
+		stack_of_thread();
+}
+
+static __thread bool looked_at __attribute__((tls_model("initial-exec")));
+
+void ours(void)
+{
+	looked_at = true;
+}
+
+/* jemalloc's background threads are such; they look for pthread_create() behind us. */
+struct wflp_frame *adopt(void)
+{
+	if (looked_at || load_acquire(&state) != ON)
+		return NULL;
+	looked_at = true;
+	if ((pid_t)syscall(SYS_gettid) == load_acquire(&G.patcher_tid) ||
+	    wflp_thread_register_as_is())
+		return NULL;
+	stack_of_thread();
+	return wflp_candidate();
 }
 
 static void start(void)
@@ -97,13 +122,14 @@ static void start(void)
 			fail("wflp_init", err);
 		} else {
 			register_thread();
-			store_release(&state, ON);
 		}
 	}
-	/* To say so. */
+	/* Also to say what is wrong. Its thread is none of the program's. */
 	err = control_start();
-	if (err && load_acquire(&state) == ON)
+	if (err && load_acquire(&state) == STARTING)
 		fail("control socket", err);
+	if (load_acquire(&state) == STARTING)
+		store_release(&state, ON);
 }
 
 /*
@@ -145,6 +171,7 @@ static void *born(void *arg)
 	struct birth b = *(struct birth *)arg;
 
 	free(arg);
+	looked_at = true;
 	register_thread();
 	return b.fn(b.arg);
 }

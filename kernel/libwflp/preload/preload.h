@@ -11,6 +11,7 @@
 #ifndef WFLP_PRELOAD_H
 #define WFLP_PRELOAD_H
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +27,8 @@ void *next(void **cache, const char *name, const char *version) HIDDEN;
 #define NEXT(fn) ((__typeof__(fn) *)next(&next_##fn, #fn, NULL))
 #define NEXT_AT(fn, version) ((__typeof__(fn) *)next(&next_##fn, #fn, version))
 
+int direct_mutex_lock(pthread_mutex_t *m) HIDDEN;
+
 /* unwind.c; false: the library says why. */
 bool unwind_init(void) HIDDEN;
 bool stack_free(const struct wflp_frame *f, const struct wflp_ranges *ranges, wflp_reader rd,
@@ -38,6 +41,13 @@ bool site_allowed(uintptr_t caller) HIDDEN;
 /* control.c */
 int control_start(void) HIDDEN;
 void control_forked(void) HIDDEN;
+
+/*
+ * A thread that the C library made without asking us, at its first call: the frame
+ * where it stores its registers, or NULL.  ours() is called by threads of ours.
+ */
+struct wflp_frame *adopt(void) HIDDEN;
+void ours(void) HIDDEN;
 
 /* preload.c: why this process cannot be patched, or NULL. */
 const char *why_not(void) HIDDEN;

@@ -328,6 +328,8 @@ bool wflp_settle(struct thread *t, uint64_t where) HIDDEN;
  *	the call
  *	if (f) wflp_candidate_end();
  */
+/* As wflp_thread_register(), anywhere; -EBUSY once there has been a patch. */
+int wflp_thread_register_as_is(void) HIDDEN;
 int wflp_candidate_thread(uintptr_t stack_low, uintptr_t stack_end) HIDDEN;
 struct wflp_frame *wflp_candidate(void) HIDDEN;
 void wflp_candidate_begin(void) HIDDEN;

@@ -436,7 +436,11 @@ static void list_del(struct thread *t)
 	G.nthreads--;
 }
 
-int wflp_thread_register(void)
+/*
+ * as_is: where nobody promises that the thread could move now.  That can be done only
+ * before the first patch, when there is nowhere to move to.
+ */
+static int join(bool as_is)
 {
 	struct thread *t;
 	int64_t born = 0;
@@ -461,10 +465,11 @@ int wflp_thread_register(void)
 	store_relaxed(&wflp_self.offline, 0);
 
 	pthread_mutex_lock(&G.lock);
-	if (G.state != LIB_ON) {
+	if (G.state != LIB_ON || (as_is && G.epoch)) {
+		err = G.state != LIB_ON ? -ENODEV : -EBUSY;
 		pthread_mutex_unlock(&G.lock);
 		free(t);
-		return -ENODEV;
+		return (int)err;
 	}
 	/*
 	 * In the list first, moved afterwards: a patch that is published in
@@ -476,6 +481,10 @@ int wflp_thread_register(void)
 	t->seen = UINT64_MAX;
 	t->variant = wflp_variant_of_view((uint64_t)born);
 	t->where = where_make(0, t->variant, 1u << t->variant);
+	if (as_is) {
+		t->generation = 0;
+		t->at = t->seen = G.variants[0].target;
+	}
 	list_add(t);
 	me = t;
 	pthread_mutex_unlock(&G.lock);
@@ -484,7 +493,7 @@ int wflp_thread_register(void)
 	if (!err && G.strategy == WFLP_WAITFREE)
 		err = wflp_sys.view_ctl(-1, MM_VIEW_REGISTER, &wflp_self.offline,
 					sizeof(wflp_self.offline));
-	if (!err) {
+	if (!err && !as_is) {
 		/* At most twice: no patch goes by a thread in the list. */
 		do
 			err = wflp_quiescent_slow();
@@ -495,6 +504,16 @@ int wflp_thread_register(void)
 		return (int)err;
 	}
 	return 0;
+}
+
+int wflp_thread_register(void)
+{
+	return join(false);
+}
+
+int wflp_thread_register_as_is(void)
+{
+	return join(true);
 }
 
 int wflp_thread_unregister(void)
