@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Patch files: applied, stacked, taken back; refused where they do not fit, and
+ * whatever is damaged leaves the program as it is.  Under PR_SET_MDWE, if asked.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+
+#include "harness.h"
+#include "pack.h"
+#include "wflp-load.h"
+#include "wflp-patch.h"
+
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65
+#endif
+
+static char why[256];
+
+static int run(void)
+{
+	wflp_quiescent();
+	return subject();
+}
+
+static int over(int64_t ticket)
+{
+	int stage;
+
+	if (ticket < 0)
+		return (int)ticket;
+	wflp_offline();
+	stage = finish(ticket, WFLP_LAST_OVER);
+	wflp_online();
+	return stage;
+}
+
+static struct wflp_patch *load(const char *name, int value)
+{
+	struct wflp_patch *p = NULL;
+	size_t size;
+	uint8_t *file = pack(name, value, &size);
+	int err = wflp_patch_open(file, size, &p, why, sizeof(why));
+
+	is(err, 0, name);
+	if (err)
+		note("%s", why);
+	free(file);
+	return p;
+}
+
+/* No line of maps is writable and executable. */
+static bool no_wx(void)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	char line[512];
+	bool good = f;
+
+	while (f && fgets(line, sizeof(line), f))
+		good = good && !strstr(line, " rwx") && !strstr(line, " -wx");
+	if (f)
+		fclose(f);
+	return good;
+}
+
+static void refused(const char *what, size_t at, uint8_t value, int want)
+{
+	struct wflp_patch *p;
+	size_t size;
+	uint8_t *file = pack("refused", 9, &size);
+	int err;
+
+	file[at] ^= value;
+	repack(file, size);
+	why[0] = '\0';
+	err = wflp_patch_open(file, size, &p, why, sizeof(why));
+	ok(err == want && why[0], "%s: %d, want %d: %s", what, err, want, why);
+	free(file);
+}
+
+static size_t find(const void *bytes, size_t n)
+{
+	size_t size;
+	uint8_t *file = pack("refused", 9, &size), *at = memmem(file, size, bytes, n);
+	size_t found = at ? (size_t)(at - file) : 0;
+
+	free(file);
+	need(found, "what is to be damaged");
+	return found;
+}
+
+static void test_refusals(void)
+{
+	size_t head = find(WFLP_PATCH_MAGIC, 8), size;
+	uint8_t *file = pack("refused", 9, &size);
+	const uint64_t plt = 2ul << 32 | 4;
+	struct wflp_patch *p;
+
+	refused("another version", head + 8, 2, -EBADMSG);
+	refused("unknown flags", head + 28, 1, -EBADMSG);
+	refused("another count of functions", head + 20, 2, -EBADMSG);
+	refused("an unknown relocation", find(&plt, sizeof(plt)), 0x20, -EBADMSG);
+	refused("another machine", 18, 1, -EBADMSG);
+	file[size / 2] ^= 1;
+	is(wflp_patch_open(file, size, &p, why, sizeof(why)), -EBADMSG, "a digest that does not fit");
+	file[size / 2] ^= 1;
+	for (size_t n = 0; n < size; n += 7)
+		if (wflp_patch_open(file, n, &p, NULL, 0) != -EBADMSG) {
+			ok(false, "cut off after %zu bytes", n);
+			break;
+		}
+	free(file);
+	/* Behind the count and the id of the first object. */
+	{
+		size_t at;
+
+		file = pack("refused", 9, &size);
+		at = (size_t)((uint8_t *)memmem(file, size, WFLP_PATCH_MAGIC, 8) - file);
+		at = (at + sizeof(struct wflp_patch_head) + 15) & ~15ul;
+		refused("another build", at + 8, 1, -ESTALE);
+		at = (at + sizeof(struct wflp_patch_object) + 15) & ~15ul;
+		refused("other old code", at + offsetof(struct wflp_patch_func, old_sha256), 1,
+			-ESTALE);
+		refused("a function that is too short", at + offsetof(struct wflp_patch_func, old_size),
+			(uint8_t)(subject_size() ^ 4), -ESTALE);
+		free(file);
+	}
+	is(run(), 1, "after refusals the code is");
+}
+
+/* Damage that fits its digest: refused or not, nothing goes wrong and nothing leaks in. */
+static void test_mutations(unsigned int rounds)
+{
+	unsigned int taken = 0;
+	uint64_t state = 1;
+
+	for (unsigned int i = 0; i < rounds; i++) {
+		struct wflp_patch *p = NULL;
+		size_t size;
+		uint8_t *file = pack("mutant", 9, &size);
+
+		for (uint32_t n = 1 + rnd(&state) % 4; n; n--) {
+			size_t at = rnd(&state) % size;
+
+			if (rnd(&state) % 2)
+				file[at] ^= (uint8_t)(1u << rnd(&state) % 8);
+			else
+				file[at] = (uint8_t)rnd(&state);
+		}
+		repack(file, size);
+		if (!wflp_patch_open(file, size, &p, why, sizeof(why))) {
+			taken++;
+			wflp_patch_close(p);
+		}
+		free(file);
+	}
+	note("%u mutants, %u of them patches", rounds, taken);
+	ok(taken < rounds, "damaged files are refused");
+	is(run(), 1, "and the code is");
+}
+
+int main(int argc, char **argv)
+{
+	bool mdwe = argc > 2 && !strcmp(argv[2], "mdwe");
+	struct wflp_patch *a, *b, *again;
+	FILE *f;
+	int before;
+
+	deadline(120);
+	if (mdwe) {
+		f = fopen("/proc/sys/vm/mm_view", "w");
+		if (f) {
+			fputs("2", f);
+			fclose(f);
+		}
+		need(!prctl(PR_SET_MDWE, 1, 0, 0, 0), "PR_SET_MDWE");
+	}
+	init_from_args(argc, argv);
+	need(!wflp_thread_register(), "register");
+	is(run(), 1, "as built");
+	test_refusals();
+	test_mutations(scaled(20000));
+
+	a = load("first", 2);
+	b = load("second", 3);
+	again = load("first", 2);
+	ok(a == again && a != b, "the same file is the same patch");
+	is(over(wflp_patch_apply(a, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "first applied");
+	before = counter;
+	is(run(), 2, "and runs");
+	is(counter, before + 1, "with the program's own data");
+	is(wflp_patch_apply(a, why, sizeof(why)), -EALREADY, "twice");
+	is(wflp_patch_close(a), -EBUSY, "closed while applied");
+	is(over(wflp_patch_apply(b, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "second on top");
+	is(run(), 3, "and runs");
+	is(wflp_patch_undo(a, why, sizeof(why)), -EBUSY, "not from below");
+	is(over(wflp_patch_undo(b, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "second taken back");
+	is(run(), 2, "first runs");
+	for (int i = 0; i < 20; i++) {
+		if (over(wflp_patch_undo(a, why, sizeof(why))) < WFLP_LAST_OVER || run() != 1 ||
+		    over(wflp_patch_apply(a, why, sizeof(why))) < WFLP_LAST_OVER || run() != 2) {
+			ok(false, "round %d: %s", i, why);
+			break;
+		}
+	}
+	is(over(wflp_patch_undo(a, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "first taken back");
+	is(run(), 1, "as built");
+	is(wflp_patch_undo(a, why, sizeof(why)), -ENOENT, "nothing to take back");
+	ok(no_wx(), "no mapping is writable and executable");
+	return done();
+}
