@@ -56,7 +56,7 @@ static void leave(struct wflp_frame **f)
 	SHOWN type name parameters						\
 	{									\
 		__typeof__(name) *call = NEXT(name);				\
-		struct wflp_frame *frame __attribute__((cleanup(leave)));	\
+		struct wflp_frame *frame __attribute__((cleanup(leave))) = NULL;	\
 										\
 		frame = enter(__builtin_return_address(0));			\
 		return call arguments;						\
@@ -69,7 +69,7 @@ static void leave(struct wflp_frame **f)
 	SHOWN type name parameters						\
 	{									\
 		__typeof__(name) *call = NEXT_AT(name, version);		\
-		struct wflp_frame *frame __attribute__((cleanup(leave)));	\
+		struct wflp_frame *frame __attribute__((cleanup(leave))) = NULL;	\
 										\
 		frame = enter(__builtin_return_address(0));			\
 		return call arguments;						\

@@ -196,7 +196,7 @@ static void status(FILE *out)
 		over = status_last(out);
 		over = both(over, status_threads(out, over));
 		/* As it was loaded is all that there is. */
-		if (!wflp_newest_generation())
+		if (!wflp_patch_ticket() && !wflp_newest_generation())
 			over = YES;
 	}
 	say(out, "over\t%s\n", answers[over]);

@@ -25,6 +25,14 @@ __asm__(".pushsection .text.subject,\"ax\",@progbits\n"
 	".rept 10\nnop\n.endr\n"
 	"ret\n"
 	".cfi_endproc\n"
+	/* The rest of it: a call, so that a thread can be in the middle. */
+	".globl subject_around\n"
+	"subject_around: .cfi_startproc\n"
+	"sub $8, %rsp\n.cfi_adjust_cfa_offset 8\n"
+	"call *%rdi\n"
+	"add $8, %rsp\n.cfi_adjust_cfa_offset -8\n"
+	"ret\n"
+	".cfi_endproc\n"
 	"subject_end: .size subject, .-subject\n"
 	".popsection\n");
 extern char subject_end[];

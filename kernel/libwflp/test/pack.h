@@ -8,6 +8,8 @@
 
 /* A function that patches replace; new code calls helper() and uses the other two. */
 extern int subject(void);
+/* Calls fn from the middle of subject(). */
+extern void subject_around(void (*fn)(void));
 extern uint32_t subject_size(void);
 int helper(void);
 extern int counter;

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * t_preload STRATEGY: starts itself as a server that knows nothing of the library
+ * (`t_preload serve`), with the preloaded library ($WFLP_PRELOAD), and patches it.
+ *
+ * The server's threads sleep in as many ways as there are, count how often they
+ * woke, and say what subject() returns when they are asked.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness.h"
+#include "pack.h"
+
+enum { EPOLL, EPOLL_TOO, POLL, READ, RECV, COND, MUTEX, STALE, INSIDE, THREADS };
+static const char *const kinds[] = {
+	"epoll", "epoll too", "poll", "read", "recv", "condition", "mutex",
+	"read, with a left-over on the stack", "read, within the old function",
+};
+
+/* ---- the server ---- */
+
+static struct worker {
+	int in[2], out[2];
+	uint32_t wakes;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	uint32_t asked;
+} workers[THREADS];
+static __thread struct worker *self;
+
+static void read_one(void)
+{
+	char c;
+
+	while (read(self->in[0], &c, 1) != 1)
+		;
+}
+
+/* Until somebody asks. */
+static void wait_for_work(int kind)
+{
+	struct worker *w = self;
+	struct pollfd p = { w->in[0], POLLIN, 0 };
+	volatile uintptr_t stale[4] __attribute__((unused)) = { 0 };
+	struct epoll_event ev = { .events = EPOLLIN };
+	static __thread int ep;
+	char c;
+
+	switch (kind) {
+	case EPOLL:
+	case EPOLL_TOO:
+		if (!ep) {
+			ep = epoll_create1(0);
+			epoll_ctl(ep, EPOLL_CTL_ADD, w->in[0], &ev);
+		}
+		epoll_wait(ep, &ev, 1, -1);
+		break;
+	case POLL:
+		poll(&p, 1, -1);
+		break;
+	case RECV:
+		if (recv(w->in[0], &c, 1, 0) != 1)
+			_exit(3);
+		return;
+	case COND:
+		pthread_mutex_lock(&w->lock);
+		while (!w->asked)
+			pthread_cond_wait(&w->cond, &w->lock);
+		w->asked = 0;
+		pthread_mutex_unlock(&w->lock);
+		return;
+	case MUTEX:
+		pthread_mutex_lock(&w->lock);
+		pthread_mutex_unlock(&w->lock);
+		break;
+	case STALE:
+		for (int i = 0; i < 4; i++)
+			stale[i] = (uintptr_t)subject + 5;
+		read_one();
+		return;
+	case INSIDE:
+		subject_around(read_one);
+		return;
+	}
+	read_one();
+}
+
+static void *worker(void *arg)
+{
+	int kind = (int)(uintptr_t)arg;
+	char c;
+
+	self = &workers[kind];
+	for (;;) {
+		wait_for_work(kind);
+		__atomic_add_fetch(&self->wakes, 1, __ATOMIC_RELAXED);
+		c = (char)('0' + subject());
+		if (write(self->out[1], &c, 1) != 1)
+			return NULL;
+		/* Only once, so that it comes over afterwards. */
+		if (kind == INSIDE)
+			kind = READ;
+	}
+}
+
+static char ask(int kind)
+{
+	struct worker *w = &workers[kind];
+	char c = 'x';
+
+	pthread_mutex_lock(&w->lock);
+	w->asked = 1;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+	if (kind != COND && write(w->in[1], &c, 1) != 1)
+		return '?';
+	while (read(w->out[0], &c, 1) != 1)
+		;
+	return c;
+}
+
+static int serve(void)
+{
+	char line[3];
+
+	for (uintptr_t i = 0; i < THREADS; i++) {
+		struct worker *w = &workers[i];
+		pthread_t t;
+
+		pthread_mutex_init(&w->lock, NULL);
+		pthread_cond_init(&w->cond, NULL);
+		need(!socketpair(AF_UNIX, SOCK_STREAM, 0, w->in) && !pipe(w->out), "pipes");
+		if (i == MUTEX)
+			pthread_mutex_lock(&w->lock);
+		need(!pthread_create(&t, NULL, worker, (void *)i), "pthread_create");
+	}
+	/* Not by stdio, whose reading nobody can stand in front of. */
+	while (read(0, line, 3) == 3) {
+		int kind = line[1] - 'A';
+
+		if (line[0] == 'w')
+			printf("%u\n", __atomic_load_n(&workers[kind].wakes, __ATOMIC_RELAXED));
+		else if (line[0] == 'u')	/* unlocks */
+			printf("%d\n", pthread_mutex_unlock(&workers[MUTEX].lock));
+		else
+			printf("%c\n", ask(kind));
+		fflush(stdout);
+	}
+	return 0;
+}
+
+/* ---- who patches it ---- */
+
+static FILE *to, *from;
+static pid_t server;
+
+static int request(char verb, int kind)
+{
+	char line[16] = "";
+
+	fprintf(to, "%c%c\n", verb, 'A' + kind);
+	fflush(to);
+	need(fgets(line, sizeof(line), from), "an answer of the server");
+	return atoi(line);
+}
+
+/* The answer to a request, all of it. */
+static const char *control(const char *head, const void *file, size_t size)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	static char answer[8192];
+	size_t got = 0;
+	ssize_t n;
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	n = snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "wflp/%d", (int)server);
+	for (int i = 0; connect(fd, (struct sockaddr *)&name,
+				(socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)); i++) {
+		need(i < 500, "the control socket");
+		sleep_us(10000);
+	}
+	need(write(fd, head, strlen(head)) > 0, "a request");
+	if (size)
+		need(write(fd, file, size) == (ssize_t)size, "the file");
+	while ((n = read(fd, answer + got, sizeof(answer) - 1 - got)) > 0)
+		got += (size_t)n;
+	close(fd);
+	answer[got] = '\0';
+	return answer;
+}
+
+static bool came_over(void)
+{
+	return strstr(control("status\n", NULL, 0), "\nover\tyes\n");
+}
+
+static bool wait_over(void)
+{
+	for (unsigned int i = 0; i < 300 * slow(); i++) {
+		if (came_over())
+			return true;
+		sleep_us(10000);
+	}
+	note("%s", control("status\n", NULL, 0));
+	return false;
+}
+
+static bool apply(const char *name, int value)
+{
+	const char *answer;
+	size_t size;
+	uint8_t *file = pack(name, value, &size);
+	char head[32];
+
+	snprintf(head, sizeof(head), "apply %zu\n", size);
+	answer = control(head, file, size);
+	free(file);
+	if (!strstr(answer, "end\tok"))
+		note("%s", answer);
+	return strstr(answer, "end\tok");
+}
+
+static void start(const char *strategy)
+{
+	const char *library = getenv("WFLP_PRELOAD");
+	int in[2], out[2];
+
+	need(library && !pipe(in) && !pipe(out), "WFLP_PRELOAD, pipes");
+	server = fork();
+	if (!server) {
+		dup2(in[0], 0);
+		dup2(out[1], 1);
+		for (int fd = 3; fd < 64; fd++)
+			close(fd);
+		setenv("LD_PRELOAD", library, 1);
+		setenv("WFLP_STRATEGY", strategy, 1);
+		execl("/proc/self/exe", "t_preload", "serve", NULL);
+		_exit(127);
+	}
+	close(in[0]);
+	close(out[1]);
+	to = fdopen(in[1], "w");
+	from = fdopen(out[0], "r");
+	need(server > 0 && to && from, "the server");
+}
+
+int main(int argc, char **argv)
+{
+	const char *strategy = argc > 1 ? argv[1] : "waitfree";
+
+	if (!strcmp(strategy, "serve"))
+		return serve();
+	deadline(60);
+	start(strategy);
+	ok(came_over(), "nothing is old at the start");
+	sleep_us(200000);
+
+	ok(apply("first", 2), "a patch");
+	sleep_us(300000);
+	ok(!came_over(), "is not over while a thread is within the old function");
+	for (int i = 0; i < THREADS; i++)
+		is(request('w', i), 0, kinds[i]);
+	if (strcmp(strategy, "barrier")) {
+		is(request('a', INSIDE), 2, "that thread, when it comes back, calls the new one");
+		ok(wait_over(), "over, and with it all");
+	} else {
+		/* Others wait, and it has to leave what it is in. */
+		fprintf(to, "a%c\n", 'A' + INSIDE);
+		fflush(to);
+		ok(wait_over(), "over, when that thread has come back");
+		char line[8];
+		need(fgets(line, sizeof(line), from), "its answer");
+	}
+	for (int i = 0; i < INSIDE; i++)
+		is(request('w', i), 0, "nobody woke for it");
+	is(request('u', 0), 0, "unlock");
+	for (int i = 0; i < THREADS; i++)
+		is(request('a', i), 2, kinds[i]);
+	ok(apply("second", 3) && wait_over(), "another");
+	for (int i = 0; i < THREADS; i++)
+		is(request('a', i), 3, kinds[i]);
+	for (int i = 0; i < 10; i++) {
+		bool undone = strstr(control("undo\n", NULL, 0), "end\tok") && wait_over();
+
+		if (!undone || request('a', i % THREADS) != 2 || !apply("second", 3) ||
+		    !wait_over() || request('a', i % THREADS) != 3) {
+			ok(false, "round %d", i);
+			break;
+		}
+	}
+	ok(strstr(control("undo\n", NULL, 0), "end\tok") && wait_over(), "one taken back");
+	ok(strstr(control("undo\n", NULL, 0), "end\tok") && wait_over(), "both taken back");
+	for (int i = 0; i < THREADS; i++)
+		is(request('a', i), 1, kinds[i]);
+	ok(strstr(control("undo\n", NULL, 0), "end\terror\t2\t"), "nothing to take back");
+	ok(strstr(control("apply 5\n", "wrong", 5), "not an ELF file"), "no patch");
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	return done();
+}
