@@ -44,12 +44,14 @@ const (
 )
 
 // common are packages that all programs need.
-var common = []string{"libc6", "libgcc-s1", "zlib1g"}
+var common = []string{"libc6", "libgcc-s1", "zlib1g", "libunwind8", "liblzma5"}
 
 // Image makes the image of a server, and says which version of each package is
 // in it.
 func Image(ctx context.Context, b *kernel.Builder, srv server.Server, p Programs) (string, map[string]string, error) {
-	pkgs, err := b.Packages(ctx, append(slices.Clone(common), srv.Packages...)...)
+	names := append(slices.Clone(common), srv.Packages...)
+	slices.Sort(names)
+	pkgs, err := b.Packages(ctx, slices.Compact(names)...)
 	if err != nil {
 		return "", nil, err
 	}

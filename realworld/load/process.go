@@ -111,17 +111,20 @@ func waitListening(address string, done <-chan error) error {
 
 var errEnded = errors.New("no longer running")
 
-// child is the only child of a process.
+// child waits for the only child of a process: the sockets are there before it.
 func child(pid int) (int, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		return 0, fmt.Errorf("find worker: %w", err)
+	var f []string
+	for range 1000 {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			return 0, fmt.Errorf("find worker: %w", err)
+		}
+		if f = strings.Fields(string(data)); len(f) == 1 {
+			return strconv.Atoi(f[0])
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	f := strings.Fields(string(data))
-	if len(f) != 1 {
-		return 0, fmt.Errorf("find worker of process %d: it has %d children", pid, len(f))
-	}
-	return strconv.Atoi(f[0])
+	return 0, fmt.Errorf("find worker of process %d: it has %d children", pid, len(f))
 }
 
 func threads(pid int) int {

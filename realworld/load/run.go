@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -210,12 +212,13 @@ func (r *runner) run(n int, run server.Run, capacity float64) (server.RunOutcome
 		return o, err
 	}
 	defer in.stop()
-	o.Argv, o.Threads = in.argv, threads(in.pid)
+	o.Argv = in.argv
 	cl, err := connect(r.srv, r.plan.Clients)
 	if err != nil {
 		return o, err
 	}
 	defer cl.close()
+	o.Threads = threads(in.pid)
 	// A refusal may close the connection that it came over, so each question
 	// has one of its own.
 	probe := r.srv.Probe(r.plan.Fix)
@@ -240,7 +243,7 @@ func (r *runner) run(n int, run server.Run, capacity float64) (server.RunOutcome
 			sleepUntil(o.StartNS + int64(ms)*1e6)
 			undo := i%2 == 1
 			p := server.PatchOutcome{Undo: undo, QueuedNS: now()}
-			p.Said, err = how.change(in, undo)
+			p.Over, err = how.change(in, undo)
 			p.DoneNS = now()
 			if err != nil {
 				p.Error = err.Error()
@@ -255,6 +258,9 @@ func (r *runner) run(n int, run server.Run, capacity float64) (server.RunOutcome
 	samples := cl.open(o.StartNS, time.Duration(run.DurationMS)*time.Millisecond, o.Rate, r.plan.Seed+uint64(n))
 	<-patched
 	o.ServerPct, o.ClientPct = r.shares(in).since(before)
+	if run.Strategy == record.Restart {
+		o.ServerPct = 0 // of more than one process
+	}
 	if probe != nil && run.Strategy != record.None {
 		o.Probes = append(o.Probes, r.fresh(probe, len(run.PatchAtMS)%2 == 1))
 	}
@@ -300,7 +306,7 @@ type method interface {
 	env() []string // of the server
 	// change has the server run the program with the fix, or without it again,
 	// and returns when no thread can run the other.
-	change(in *instance, undo bool) (said string, err error)
+	change(in *instance, undo bool) (server.Over, error)
 }
 
 func (r *runner) method(s record.Strategy) (method, error) {
@@ -309,41 +315,43 @@ func (r *runner) method(s record.Strategy) (method, error) {
 		return nothing{}, nil
 	case record.Restart:
 		return restart{r}, nil
-	case record.WaitFree, record.Barrier, record.StopWorld:
+	case record.WaitFree, record.Barrier:
 		if r.plan.Patch == "" {
 			return nil, fmt.Errorf("patch by strategy %s: the plan has no patch", s)
 		}
-		return loader{r.plan.Patch, s}, nil
+		return loader{r.plan.Patch, s, r.srv.Sites}, nil
 	}
 	return nil, fmt.Errorf("patch: no strategy %q", s)
 }
 
 type nothing struct{}
 
-func (nothing) env() []string                          { return nil }
-func (nothing) change(*instance, bool) (string, error) { return "", nil }
+func (nothing) env() []string { return nil }
+
+func (nothing) change(*instance, bool) (server.Over, error) { return server.Over{}, nil }
 
 type restart struct{ r *runner }
 
 func (restart) env() []string { return nil }
 
-func (m restart) change(in *instance, undo bool) (string, error) {
+func (m restart) change(in *instance, undo bool) (server.Over, error) {
+	var none server.Over
 	program := m.r.plan.With
 	if undo {
 		program = m.r.plan.Without
 	}
 	if err := in.end(); err != nil {
-		return "", err
+		return none, err
 	}
 	if err := m.r.prepare(program); err != nil {
-		return "", err
+		return none, err
 	}
 	log, err := os.OpenFile(serverLog, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return "", fmt.Errorf("restart server: %w", err)
+		return none, fmt.Errorf("restart server: %w", err)
 	}
 	defer log.Close()
-	return "", m.r.serve(in, nil, log)
+	return none, m.r.serve(in, nil, log)
 }
 
 // loader is the project's own: a library in the process, and a command that
@@ -351,6 +359,7 @@ func (m restart) change(in *instance, undo bool) (string, error) {
 type loader struct {
 	patch    string
 	strategy record.Strategy
+	sites    string
 }
 
 const (
@@ -359,23 +368,43 @@ const (
 )
 
 func (m loader) env() []string {
-	return []string{"LD_PRELOAD=" + preload, "WFLP_STRATEGY=" + string(m.strategy)}
+	return []string{"LD_PRELOAD=" + preload, "WFLP_STRATEGY=" + string(m.strategy), "WFLP_SITES=" + m.sites}
 }
 
-func (m loader) change(in *instance, undo bool) (string, error) {
-	args := []string{"ctl", strconv.Itoa(in.pid), "apply", m.patch}
-	if undo {
-		args = []string{"ctl", strconv.Itoa(in.pid), "undo"}
-	}
-	var said strings.Builder
-	for _, a := range [][]string{args, {"ctl", strconv.Itoa(in.pid), "wait", "--all-threads"}, {"ctl", strconv.Itoa(in.pid), "status"}} {
-		out, err := exec.Command(control, a...).CombinedOutput()
-		said.Write(out)
+func (m loader) change(in *instance, undo bool) (server.Over, error) {
+	ctl := func(args ...string) ([]byte, error) {
+		args = append([]string{"ctl", "-json", strconv.Itoa(in.pid)}, args...)
+		var stderr bytes.Buffer
+		cmd := exec.Command(control, args...)
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
 		if err != nil {
-			return said.String(), fmt.Errorf("run wflp %s: %w: %s", strings.Join(a, " "), err, strings.TrimSpace(string(out)))
+			return out, fmt.Errorf("run wflp %s: %w: %s%s", strings.Join(args, " "), err, out, stderr.Bytes())
 		}
+		return out, nil
 	}
-	return said.String(), nil
+	step := []string{"apply", m.patch}
+	if undo {
+		step = []string{"undo"}
+	}
+	if _, err := ctl(step...); err != nil {
+		return server.Over{}, err
+	}
+	if _, err := ctl("wait", "--all-threads"); err != nil {
+		return server.Over{}, err
+	}
+	// It fails while any thread can reach the other code.
+	out, err := ctl("status")
+	if err != nil {
+		return server.Over{}, err
+	}
+	var status struct {
+		Last server.Over `json:"last"`
+	}
+	if err := json.Unmarshal(out, &status); err != nil {
+		return server.Over{}, fmt.Errorf("read what wflp ctl says of its status: %w: %s", err, out)
+	}
+	return status.Last, nil
 }
 
 // In a machine the agent's limits are root's; what a server wants of the kernel

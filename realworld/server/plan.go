@@ -82,7 +82,18 @@ type PatchOutcome struct {
 	QueuedNS int64  `json:"queued_ns"` // before the command was started
 	DoneNS   int64  `json:"done_ns"`   // after it said that no thread can run the other code
 	Error    string `json:"error,omitempty"`
-	Said     string `json:"said,omitempty"`
+	Over
+}
+
+// Over is what the library in the process says of its newest patch. Times are of
+// the guest's monotonic clock; 0 means not reached.
+type Over struct {
+	PublishedNS int64 `json:"published_ns,omitempty"`
+	FirstOverNS int64 `json:"first_over_ns,omitempty"`
+	LastOverNS  int64 `json:"last_over_ns,omitempty"`
+	Threads     int   `json:"threads,omitempty"`
+	Migrated    int   `json:"migrated,omitempty"`
+	Pulled      int   `json:"pulled,omitempty"`
 }
 
 // ProbeOutcome is one answer to a probe.

@@ -97,7 +97,8 @@ func (r *redisClient) Do(rng *rand.Rand) error {
 // right number and the set passes for an empty one; no register is written.
 func redisLongRuns(conn net.Conn) (bool, string, error) {
 	const registers = 1 << 14
-	set := "HYLL\x01" + strings.Repeat("\x00", 11) + strings.Repeat("\x7f\xff", 1<<32/registers+1)
+	// Sparse, and the last byte of the header says that no estimate is kept there.
+	set := "HYLL\x01" + strings.Repeat("\x00", 10) + "\x80" + strings.Repeat("\x7f\xff", 1<<32/registers+1)
 	r := bufio.NewReader(conn)
 	ask := func(args ...string) (string, error) {
 		var b strings.Builder

@@ -36,6 +36,9 @@ type Server struct {
 	Command func(read func(path string) (string, error)) ([]string, error)
 	// Worker: the program that serves is a child of the one that is started.
 	Worker bool
+	// Sites are the calls at which a thread may go over to a patch, as the
+	// preloaded library takes them; empty: any that blocks.
+	Sites string
 	// Beside are further processes that the program needs, started before it, on
 	// the clients' processors.
 	Beside []Process
