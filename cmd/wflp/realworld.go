@@ -31,6 +31,7 @@ func runServe(ctx context.Context, inv *invocation) error {
 	fs.StringVar(&p.Without, "without", "", "the program built without the fix")
 	fs.StringVar(&p.With, "with", "", "the program built with it")
 	fs.StringVar(&p.Patch, "patch", "", "patch file")
+	fs.StringVar(&p.Preload, "preload", "", "with -patch: libwflp-preload.so")
 	strategies := fs.String("strategies", "none,restart", "how the code is changed, one run each")
 	util := fs.Int("utilisation", 40, "offered load in percent of what clients and server can do")
 	duration := fs.Int("duration", 4000, "milliseconds of load in each run")

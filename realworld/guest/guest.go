@@ -31,7 +31,9 @@ import (
 // Programs are the files of the host that a run is about.
 type Programs struct {
 	Without, With string // the program built without the fix, and with it
-	Patch         string // empty: none, for strategies that need none
+	// Patch is the patch file, and Preload the library that applies it; both may
+	// be empty for strategies that need neither.
+	Patch, Preload string
 }
 
 // Places in the guest.
@@ -73,18 +75,9 @@ func Image(ctx context.Context, b *kernel.Builder, srv server.Server, p Programs
 		vmimages.File{Path: withPath, Host: p.With},
 		vmimages.File{Path: "/var/run", Link: "/run"})
 	if p.Patch != "" {
-		library, err := vmimages.Programs(ctx, b.RepoRoot, "kernel/libwflp")
-		if err != nil {
-			return "", nil, err
-		}
-		control, err := goProgram(ctx, b.RepoRoot, "./cmd/wflp")
-		if err != nil {
-			return "", nil, err
-		}
 		files = append(files,
 			vmimages.File{Path: patchPath, Host: p.Patch},
-			vmimages.File{Path: "/bin/wflp", Data: control},
-			vmimages.File{Path: "/usr/lib/wflp/libwflp-preload.so", Host: filepath.Join(library, "libwflp-preload.so")})
+			vmimages.File{Path: "/usr/lib/wflp/libwflp-preload.so", Host: p.Preload})
 	}
 	// That a library is missing had better be said here than in the guest.
 	if _, err := vmimages.Libraries([]string{p.Without, p.With}, pkgs.Root); err != nil {

@@ -3,9 +3,7 @@
 package main
 
 import (
-	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -319,7 +317,7 @@ func (r *runner) method(s record.Strategy) (method, error) {
 		if r.plan.Patch == "" {
 			return nil, fmt.Errorf("patch by strategy %s: the plan has no patch", s)
 		}
-		return loader{r.plan.Patch, s, r.srv.Sites}, nil
+		return preloaded{r.plan.Patch, s, r.srv.Sites}, nil
 	}
 	return nil, fmt.Errorf("patch: no strategy %q", s)
 }
@@ -352,59 +350,6 @@ func (m restart) change(in *instance, undo bool) (server.Over, error) {
 	}
 	defer log.Close()
 	return none, m.r.serve(in, nil, log)
-}
-
-// loader is the project's own: a library in the process, and a command that
-// speaks to it.
-type loader struct {
-	patch    string
-	strategy record.Strategy
-	sites    string
-}
-
-const (
-	preload = "/usr/lib/wflp/libwflp-preload.so"
-	control = "/bin/wflp"
-)
-
-func (m loader) env() []string {
-	return []string{"LD_PRELOAD=" + preload, "WFLP_STRATEGY=" + string(m.strategy), "WFLP_SITES=" + m.sites}
-}
-
-func (m loader) change(in *instance, undo bool) (server.Over, error) {
-	ctl := func(args ...string) ([]byte, error) {
-		args = append([]string{"ctl", "-json", strconv.Itoa(in.pid)}, args...)
-		var stderr bytes.Buffer
-		cmd := exec.Command(control, args...)
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			return out, fmt.Errorf("run wflp %s: %w: %s%s", strings.Join(args, " "), err, out, stderr.Bytes())
-		}
-		return out, nil
-	}
-	step := []string{"apply", m.patch}
-	if undo {
-		step = []string{"undo"}
-	}
-	if _, err := ctl(step...); err != nil {
-		return server.Over{}, err
-	}
-	if _, err := ctl("wait", "--all-threads"); err != nil {
-		return server.Over{}, err
-	}
-	// It fails while any thread can reach the other code.
-	out, err := ctl("status")
-	if err != nil {
-		return server.Over{}, err
-	}
-	var status struct {
-		Last server.Over `json:"last"`
-	}
-	if err := json.Unmarshal(out, &status); err != nil {
-		return server.Over{}, fmt.Errorf("read what wflp ctl says of its status: %w: %s", err, out)
-	}
-	return status.Last, nil
 }
 
 // In a machine the agent's limits are root's; what a server wants of the kernel
