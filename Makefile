@@ -42,6 +42,10 @@ evaluate: build ## build, boot, patch, check, compare and report into OUT
 figures: build ## make figures and report in OUT again from its records
 	@$(WFLP) figures -out $(OUT)
 
+.PHONY: realworld
+realworld: build ## patch memcached, redis and haproxy under load, in out/realworld
+	@$(WFLP) realworld $(FLAGS)
+
 .PHONY: doctor
 doctor: build ## say what this machine can do and what it lacks
 	@$(WFLP) doctor
@@ -79,7 +83,7 @@ build: bootstrap ## build the wflp program
 
 # Cheap and telling first.
 # What is needed on every change; the rest, by hours, is TEST_FULL_STAGES.
-TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-fuzz test-evaluate
+TEST_STAGES := test-lint test-unit test-lib test-vm test-series test-selftest-debug test-selftest-kasan test-lib-guest test-fuzz test-realworld test-evaluate
 TEST_FULL_STAGES := $(TEST_STAGES) test-each test-mutants test-patches test-selftest-matrix test-lib-long test-conform-full test-evaluate-quick
 
 .PHONY: test
@@ -124,6 +128,11 @@ test-lib-guest: build ## the library's tests in a debug kernel, where views are 
 .PHONY: test-fuzz
 test-fuzz: build ## a short campaign; findings on seeded defects again, byte for byte, in a second checkout
 	@WFLP_BOOT=1 tools/gotest.sh 'fuzzing' -count=1 -timeout=40m -run '^TestFuzz' ./cmd/wflp
+
+.PHONY: test-realworld
+test-realworld: build ## memcached takes a fix under load, in a guest (builds it if it is missing)
+	@rm -rf build/realworld
+	@$(WFLP) realworld -out build/realworld -strategies none,waitfree -rounds 1 memcached CVE-2023-46852
 
 .PHONY: test-lib-long
 test-lib-long: build ## threads in different code for hours of guest time, which passes quickly

@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Programs has make build what folder's Makefile does, and returns where that
-// is, outside of the sources. Two processes may do so at once; make itself would
+// Programs has make build what folder's Makefile does, or the targets of it, and
+// returns where that is, outside of the sources. Two processes may do so at once; make itself would
 // not like that.
-func Programs(ctx context.Context, repoRoot, folder string) (dir string, err error) {
+func Programs(ctx context.Context, repoRoot, folder string, targets ...string) (dir string, err error) {
 	dir = filepath.Join(repoRoot, "build", "guest")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("build %s: %w", folder, err)
@@ -32,6 +32,7 @@ func Programs(ctx context.Context, repoRoot, folder string) (dir string, err err
 	// Object files of one name are in more than one folder.
 	dir = filepath.Join(dir, filepath.Base(folder))
 	cmd := exec.CommandContext(ctx, "make", "-s", "-C", filepath.Join(repoRoot, folder), "BUILD="+dir)
+	cmd.Args = append(cmd.Args, targets...)
 	for _, kv := range os.Environ() {
 		// A make above must not lend this one its job slots or variables.
 		if name, _, _ := strings.Cut(kv, "="); !strings.HasPrefix(name, "MAKE") && name != "MFLAGS" {

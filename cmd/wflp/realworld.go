@@ -6,81 +6,235 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/wflp/wflp/analysis/record"
+	pages "github.com/wflp/wflp/analysis/report"
+	"github.com/wflp/wflp/evaluation"
+	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/realworld/guest"
+	"github.com/wflp/wflp/realworld/program"
 	"github.com/wflp/wflp/realworld/server"
-	"github.com/wflp/wflp/vmimages/qemu"
 	"github.com/wflp/wflp/vmimages/vm"
 )
 
 func init() {
 	register(subcommand{
-		name: "serve", about: "run a real server under load in a guest, and change its code meanwhile",
-		run: runServe,
+		name: "realworld", about: "patch real programs under load in a guest: realworld [FLAGS] [PROGRAM [FIX]]",
+		run: runRealworld,
 	})
 }
 
-func runServe(ctx context.Context, inv *invocation) error {
-	fs := inv.flags("serve")
-	var p guest.Programs
-	cfg := guest.Config{}
-	fs.StringVar(&cfg.Server, "server", "memcached", "one of "+strings.Join(server.Names(), ", "))
-	fs.StringVar(&cfg.Fix, "fix", "", "name of the fix, for the request that shows the defect")
-	fs.StringVar(&p.Without, "without", "", "the program built without the fix")
-	fs.StringVar(&p.With, "with", "", "the program built with it")
-	fs.StringVar(&p.Patch, "patch", "", "patch file")
-	fs.StringVar(&p.Preload, "preload", "", "with -patch: libwflp-preload.so")
-	strategies := fs.String("strategies", "none,restart", "how the code is changed, one run each")
-	util := fs.Int("utilisation", 40, "offered load in percent of what clients and server can do")
-	duration := fs.Int("duration", 4000, "milliseconds of load in each run")
-	rounds := fs.Int("rounds", 1, "changes of the code in each run: with the fix, without it, and so on")
-	fs.IntVar(&cfg.Clients, "clients", 16, "connections")
-	fs.IntVar(&cfg.CPUs, "cpus", 2, "virtual processors, of which the last is the clients'")
-	fs.IntVar(&cfg.MemMiB, "mem", 768, "memory in MiB")
-	fs.Uint64Var(&cfg.Seed, "seed", 1, "of arrivals and requests")
-	fs.StringVar(&cfg.Dir, "dir", "", "keep the machine's files here")
-	variant := fs.String("variant", "release", "kernel variant")
+func runRealworld(ctx context.Context, inv *invocation) error {
+	fs := inv.flags("realworld")
+	r := realworld{inv: inv}
+	var given guest.Programs
+	fs.StringVar(&r.out, "out", filepath.Join("out", "realworld"), "folder of records and report; what is there is not run again")
+	fs.IntVar(&r.boots, "boots", 1, "machines for each fix")
+	fs.StringVar(&r.strategies, "strategies", "none,restart,waitfree,barrier", "how the code is changed, a run each in every machine")
+	fs.IntVar(&r.utilisation, "utilisation", 40, "offered load in percent of what clients and server can do")
+	fs.IntVar(&r.duration, "duration", 4000, "milliseconds of load in each run")
+	fs.IntVar(&r.rounds, "rounds", 3, "changes of the code in each run: with the fix, without it, and so on")
+	fs.IntVar(&r.cfg.Clients, "clients", 16, "connections")
+	fs.IntVar(&r.cfg.CPUs, "cpus", 2, "virtual processors, of which the last is the clients'")
+	fs.IntVar(&r.cfg.MemMiB, "mem", 768, "memory in MiB")
+	fs.Uint64Var(&r.seed, "seed", 1, "of arrivals and requests")
+	fs.StringVar(&given.Without, "without", "", "with PROGRAM and FIX: the program as it is built, in place of building it")
+	fs.StringVar(&given.With, "with", "", "and with the fix")
+	fs.StringVar(&given.Patch, "patch", "", "and the patch")
 	if err := inv.parse(fs); err != nil {
 		return err
 	}
-	srv, err := server.ByName(cfg.Server)
+	if n := fs.NArg(); n > 2 || given != (guest.Programs{}) && n != 2 {
+		return usagef("realworld: unexpected arguments %q", fs.Args())
+	}
+	if r.boots < 1 || r.rounds < 1 || r.duration < 1 || r.utilisation < 1 || r.cfg.Clients < 1 || r.cfg.CPUs < 2 {
+		return usagef("realworld: every number is at least 1, and -cpus 2")
+	}
+	fixes, err := selectFixes(fs.Args())
 	if err != nil {
 		return &codeError{exitUsage, err}
 	}
-	cfg.CalibrateMS, cfg.Patch = 1500, p.Patch != ""
-	for _, s := range strings.Split(*strategies, ",") {
-		r := server.Run{Strategy: record.Strategy(s), UtilisationPct: *util, DurationMS: *duration}
-		for i := range *rounds {
-			r.PatchAtMS = append(r.PatchAtMS, *duration/4 + i**duration/2 / *rounds)
+	for _, f := range fixes {
+		f.given = given
+	}
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	defer r.log.Close()
+	for _, f := range fixes {
+		if err := r.fix(ctx, f); err != nil {
+			return err
 		}
-		cfg.Runs = append(cfg.Runs, r)
 	}
-	b, err := (&machineFlags{}).builder(inv)
+	if err := pages.Make(r.out); err != nil {
+		return err
+	}
+	units, err := record.ReadAll(r.out)
 	if err != nil {
 		return err
 	}
-	if cfg.Mode, err = vm.DefaultMode(ctx, b.CacheDir); err != nil {
+	// What an earlier call ran counts, too.
+	passed, failed := guest.Count(units)
+	fmt.Fprintf(inv.stdout, "the report is %s\nreal programs: %d passed, %d failed, 0 skipped\n", filepath.Join(r.out, "report.html"), passed, failed)
+	if failed > 0 {
+		return silentExit(exitFinding)
+	}
+	return nil
+}
+
+// fixOf is a fix of a program that can be served.
+type fixOf struct {
+	server  server.Server
+	program *program.Program
+	fix     program.Fix
+	given   guest.Programs
+}
+
+// selectFixes lists what the arguments name: all fixes that can be applied live,
+// those of a program, or one.
+func selectFixes(args []string) ([]*fixOf, error) {
+	var out []*fixOf
+	for _, name := range server.Names() {
+		if len(args) > 0 && args[0] != name {
+			continue
+		}
+		srv, err := server.ByName(name)
+		if err != nil {
+			return nil, err
+		}
+		p, err := program.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range p.Fixes {
+			if f.Refused == "" && (len(args) < 2 || args[1] == f.Name) {
+				out = append(out, &fixOf{server: srv, program: p, fix: f})
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("select fixes: nothing that can be applied live is called %s; wflp patch list has all", strings.Join(args, " "))
+	}
+	return out, nil
+}
+
+// realworld is one call of the command.
+type realworld struct {
+	inv                                  *invocation
+	out, strategies                      string
+	boots, utilisation, duration, rounds int
+	seed                                 uint64
+	cfg                                  guest.Config
+	builder                              *kernel.Builder
+	log                                  *record.Log
+}
+
+// begin builds what all machines need, and opens the log.
+func (r *realworld) begin(ctx context.Context) error {
+	var err error
+	if r.builder, err = r.inv.builder(); err != nil {
 		return err
 	}
-	if cfg.Kernel, err = b.Build(ctx, *variant); err != nil {
-		return err
-	}
-	if cfg.Emulator, err = vm.EmulatorFor(ctx, &qemu.Builder{RepoRoot: b.RepoRoot, CacheDir: b.CacheDir, Log: inv.stderr}, cfg.Mode); err != nil {
-		return err
-	}
-	if cfg.Image, _, err = guest.Image(ctx, b, srv, p); err != nil {
-		return err
-	}
-	res, err := guest.Run(ctx, cfg)
+	maker := evaluation.Maker{Builder: r.builder}
+	const variant = "release"
+	kit, err := maker.Make(ctx, []string{variant})
 	if err != nil {
 		return err
 	}
-	out, err := json.MarshalIndent(res.Outcome, "", " ")
+	m, err := kit.Manifest(ctx, maker)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(inv.stdout, "%s\n", out)
+	if r.cfg.Mode, err = vm.DefaultMode(ctx, r.builder.CacheDir); err != nil {
+		return err
+	}
+	r.cfg.Kernel = kit.Kernels[variant]
+	r.cfg.Emulator, _ = kit.EmulatorFor(r.cfg.Mode)
+	m.Profile, m.Seed = "realworld", record.Seed(r.seed)
+	m.TimeBases = []record.TimeBase{evaluation.Unit{Mode: r.cfg.Mode}.Base()}
+	settings, err := json.Marshal([]any{r.strategies, r.utilisation, r.duration, r.rounds, r.cfg.Clients, r.cfg.CPUs, r.cfg.MemMiB})
+	if err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	m.Config = map[string]string{"mode": string(r.cfg.Mode), "settings": string(settings)}
+	if _, err := record.Begin(r.out, m); err != nil {
+		return err
+	}
+	r.log, err = record.Open(r.out)
+	return err
+}
+
+// programs are a fix's, built if they are not given.
+func (r *realworld) programs(ctx context.Context, f *fixOf) (guest.Programs, error) {
+	if f.given != (guest.Programs{}) {
+		return f.given, nil
+	}
+	b := &program.Builder{CacheDir: r.builder.CacheDir, Log: r.inv.stderr}
+	p, err := b.Patch(ctx, f.program, f.fix)
+	if err != nil {
+		return guest.Programs{}, err
+	}
+	if p.File == nil {
+		return guest.Programs{}, findingError(fmt.Errorf("build %s of %s: it was refused, and its description says that it can be applied", f.fix.Name, f.server.Name))
+	}
+	file := filepath.Join(r.out, "patches", f.server.Name+"-"+f.fix.Name+".wflp")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return guest.Programs{}, fmt.Errorf("keep patch: %w", err)
+	}
+	if err := os.WriteFile(file, p.File, 0o644); err != nil {
+		return guest.Programs{}, fmt.Errorf("keep patch: %w", err)
+	}
+	return guest.Programs{Without: p.Without.Program, With: p.With.Program, Patch: file}, nil
+}
+
+// fix runs the machines of a fix that the log does not have.
+func (r *realworld) fix(ctx context.Context, f *fixOf) error {
+	base := evaluation.Unit{Mode: r.cfg.Mode}.Base()
+	image := ""
+	for boot := range r.boots {
+		key := record.Key("e9", base, f.server.Name, f.fix.Name, boot)
+		if r.log.Done(key) {
+			continue
+		}
+		cfg := r.cfg
+		cfg.Server, cfg.Fix, cfg.Seed, cfg.Patch, cfg.CalibrateMS = f.server.Name, f.fix.Name, r.seed+uint64(boot), true, 1500
+		if image == "" {
+			p, err := r.programs(ctx, f)
+			if err != nil {
+				return err
+			}
+			if image, _, err = guest.Image(ctx, r.builder, f.server, p); err != nil {
+				return err
+			}
+		}
+		cfg.Image, cfg.Dir = image, filepath.Join(r.out, "machines", strings.ReplaceAll(key, "/", "-"))
+		for _, s := range strings.Split(r.strategies, ",") {
+			run := server.Run{Strategy: record.Strategy(s), UtilisationPct: r.utilisation, DurationMS: r.duration}
+			for i := range r.rounds {
+				run.PatchAtMS = append(run.PatchAtMS, r.duration/4+i*r.duration/2/r.rounds)
+			}
+			cfg.Runs = append(cfg.Runs, run)
+		}
+		res, err := guest.Run(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		unit, err := guest.Unit(key, cfg, base, f.program.Source.Version, res)
+		if err != nil {
+			return err
+		}
+		for _, run := range res.Outcome.Runs {
+			fmt.Fprintf(r.inv.stderr, "%s %s: %d threads, %d requests\n", key, run.Strategy, run.Threads, run.Requests)
+		}
+		for _, bad := range unit.Boot.Incidents {
+			fmt.Fprintf(r.inv.stderr, "%s %s\n", key, bad)
+		}
+		if err := r.log.Append(unit); err != nil {
+			return err
+		}
+	}
 	return nil
 }

@@ -31,9 +31,7 @@ import (
 // Programs are the files of the host that a run is about.
 type Programs struct {
 	Without, With string // the program built without the fix, and with it
-	// Patch is the patch file, and Preload the library that applies it; both may
-	// be empty for strategies that need neither.
-	Patch, Preload string
+	Patch         string // empty: none, for strategies that need none
 }
 
 // Places in the guest.
@@ -75,9 +73,13 @@ func Image(ctx context.Context, b *kernel.Builder, srv server.Server, p Programs
 		vmimages.File{Path: withPath, Host: p.With},
 		vmimages.File{Path: "/var/run", Link: "/run"})
 	if p.Patch != "" {
+		library, err := vmimages.Programs(ctx, b.RepoRoot, "kernel/libwflp", "preload")
+		if err != nil {
+			return "", nil, err
+		}
 		files = append(files,
 			vmimages.File{Path: patchPath, Host: p.Patch},
-			vmimages.File{Path: "/usr/lib/wflp/libwflp-preload.so", Host: p.Preload})
+			vmimages.File{Path: "/usr/lib/wflp/libwflp-preload.so", Host: filepath.Join(library, "libwflp-preload.so")})
 	}
 	// That a library is missing had better be said here than in the guest.
 	if _, err := vmimages.Libraries([]string{p.Without, p.With}, pkgs.Root); err != nil {
