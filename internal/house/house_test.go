@@ -25,9 +25,7 @@ const root = "../.."
 // layers are all packages, the lowest first. A package may import what is in
 // the layers below its own, and nothing else of this module.
 var layers = [][]string{
-	{"analysis/record", "analysis/stats", "internal/build", "kernel/control", "kernel/mmview", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
-	{"fuzz/driver", "fuzz/fuzzwire", "kernel", "plots", "vmimages", "vmimages/agent", "vmimages/qemu", "workloads/wire", "workloads/wire/gen"},
-	{"analysis/record", "analysis/stats", "internal/build", "kernel/mmview", "realworld/patch", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
+	{"analysis/record", "analysis/stats", "internal/build", "kernel/control", "kernel/mmview", "realworld/patch", "vmimages/guestproto", "workloads", "workloads/wire/schemagen"},
 	{"fuzz/driver", "fuzz/fuzzwire", "kernel", "plots", "realworld/program", "realworld/server", "vmimages", "vmimages/agent", "vmimages/qemu", "workloads/wire", "workloads/wire/gen"},
 	{"fuzz/oracle", "fuzz/scenario", "realworld/load", "vmimages/vm", "workloads/code"},
 	{"analysis/report", "fuzz/conform", "fuzz/model", "realworld/guest", "workloads/trial"},
