@@ -63,7 +63,7 @@ func runSelftest(ctx context.Context, inv *invocation) error {
 		if mf.variant != "release" {
 			// Fewer rounds and later deadlines: lockdep under emulation.
 			for i := range steps {
-				steps[i].Env = []string{"WFLP_TEST_SLOW=8"}
+				steps[i].Env = append(steps[i].Env, "WFLP_TEST_SLOW=8")
 			}
 		}
 	default:
@@ -220,7 +220,7 @@ func seriesTests(ctx context.Context, b *kernel.Builder, mf machineFlags) (files
 // arguments, with the programs linked for the guest.
 func libTests(ctx context.Context, root, name string) (files []vmimages.File, steps []guestproto.Step, err error) {
 	lib := filepath.Join(root, "kernel", "libwflp")
-	if out, err := exec.CommandContext(ctx, "make", "-s", "-C", lib, "guest").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "make", "-s", "-C", lib, "guest", "guest-preload").CombinedOutput(); err != nil {
 		return nil, nil, fmt.Errorf("build library tests: %w\n%s", err, lastBytes(out, 3000))
 	}
 	matrix, err := os.ReadFile(filepath.Join(lib, "test", name))
@@ -240,6 +240,23 @@ func libTests(ctx context.Context, root, name string) (files []vmimages.File, st
 		}
 		steps = append(steps, guestproto.Step{Name: strings.Join(argv, " "), Argv: append([]string{guest}, argv[1:]...)})
 	}
+	if name != "matrix" {
+		return files, steps, nil
+	}
+	// What is preloaded has to be linked dynamically, and so has the program.
+	preload := filepath.Join(lib, "build", "libwflp-preload.so")
+	program := filepath.Join(lib, "build", "preload", "t_preload")
+	needed, err := vmimages.Libraries([]string{program, preload}, "/")
+	if err != nil {
+		return nil, nil, err
+	}
+	files = append(files, needed...)
+	files = append(files, vmimages.File{Path: "/libtests/t_preload", Host: program},
+		vmimages.File{Path: "/libtests/libwflp-preload.so", Host: preload})
+	steps = append(steps, guestproto.Step{
+		Name: "t_preload waitfree", Argv: []string{"/libtests/t_preload", "waitfree"},
+		Env: []string{"WFLP_PRELOAD=/libtests/libwflp-preload.so"},
+	})
 	return files, steps, nil
 }
 
