@@ -24,8 +24,6 @@ packages=(
 	"flex           flex"
 	"bc             bc"
 	"libelf-dev     /usr/include/libelf.h"
-	# For the library that is preloaded.
-	"libunwind-dev  /usr/include/libunwind.h"
 	"perl           perl"
 	"rsync          rsync"
 	"xz-utils       xz"
