@@ -48,7 +48,7 @@ var confined = map[string][]string{
 	"realworld/patch":     {},
 	"realworld/program":   {"internal/build", "realworld/patch"},
 	"realworld/server":    {"analysis/record"},
-	"realworld/load":      {"analysis/record", "realworld/server"},
+	"realworld/load":      {"analysis/record", "kernel/control", "realworld/server"},
 	"vmimages/guestproto": {},
 	"vmimages/agent":      {"vmimages/guestproto"},
 	"vmimages/qemu":       {"internal/build"},

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/wflp/wflp/kernel/control"
 	"github.com/wflp/wflp/realworld/server"
 )
 
@@ -84,25 +85,10 @@ func TestArrivalsAreThoseOfTheRate(t *testing.T) {
 	}
 }
 
-func TestStatus(t *testing.T) {
-	lines, err := reply(strings.NewReader("wflp-ctl\t1\nstrategy\twaitfree\n" +
-		"last\t1\t7\t0\t10\t11\t12\t13\t14\t15\t16\t17\t18\t5\t2\t3\nthread\t7\tthread\t0\tno\tworker\nover\tno\nend\tok\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := parseStatus(lines)
-	if err != nil || s.over != "no" || len(s.behind) != 1 || s.last != (server.Over{PublishedNS: 15, FirstOverNS: 16, LastOverNS: 17, Threads: 5, Migrated: 2, Pulled: 3}) {
-		t.Errorf("%+v, %v", s, err)
-	}
-	for _, bad := range []string{"wflp-ctl\t1\nend\terror\t2\tno patch is applied\n", "wflp-ctl\t1\nover\tyes\n", ""} {
-		if _, err := reply(strings.NewReader(bad)); err == nil {
-			t.Errorf("%q is an answer", bad)
-		}
-	}
-	for _, bad := range [][]string{{"generation\t1"}, {"over\tyes", "last\t1\t7\t-11\t10\t11\t12\t13\t14\t15\t16\t17\t18\t5\t2\t3"}} {
-		if s, err := parseStatus(bad); err == nil {
-			t.Errorf("%q: %+v", bad, s)
-		}
+func TestBehind(t *testing.T) {
+	s := &control.Status{Threads: []control.Thread{{TID: 7, Name: "worker", Kind: "thread", Over: "no"}, {TID: 8, Over: "yes"}}}
+	if got := behind(s); got != "; thread 7 (worker, thread): no" || behind(nil) != "" {
+		t.Errorf("%q", got)
 	}
 }
 
