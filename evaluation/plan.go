@@ -287,7 +287,7 @@ func (b *planner) e1(p correctness) {
 		}
 	}
 	for boot := range p.boots {
-		add(release, boot, p.programs, 512, 1100*time.Millisecond, "", record.WaitFree, record.Barrier, record.StopWorld)
+		add(release, boot, p.programs, 512, 1000*time.Millisecond, "", record.WaitFree, record.Barrier, record.StopWorld)
 		// The control has a machine of its own: torn code is any code, and may
 		// take an emulated machine down with it.
 		add(release, boot, p.programs, 512, 300*time.Millisecond, "naive", record.Naive)
@@ -305,8 +305,8 @@ func (b *planner) e0(p calibration) {
 			Estimate: 3*time.Second + time.Duration(len(p.stallUS)*(p.durationMS+150))*time.Millisecond}
 		for _, us := range p.stallUS {
 			program := Program{Seed: b.derive("E0", boot, us), Shape: workloads.Latency, Serve: &workloads.ServeParams{
-				Threads: 4, CPUs: cpus, Utilisation: 0.3, ServiceUS: 1000, PerRequest: 1, DurationMS: p.durationMS, Patches: p.stalls, StallUS: us}}
-			u.Trials = append(u.Trials, Trial{Experiment: "E0", Program: program, Strategy: record.None, Cell: record.Cell{Threads: 4, UtilisationPct: 30, StallUS: us}})
+				Threads: 4, CPUs: cpus, Utilisation: 0.15, ServiceUS: 1000, PerRequest: 1, DurationMS: p.durationMS, Patches: p.stalls, StallUS: us}}
+			u.Trials = append(u.Trials, Trial{Experiment: "E0", Program: program, Strategy: record.None, Cell: record.Cell{Threads: 4, UtilisationPct: 15, StallUS: us}})
 		}
 		b.add(u, "E0", boot)
 	}

@@ -101,10 +101,12 @@ func Hostile(seed uint64, program HostileProgram) (*Spec, error) {
 			s.Workers[i].SpinUS, s.Workers[i].BlockedUS = 500, 0
 		}
 		// The first has the lock when the patch comes, and for some time yet; the
-		// second waits for it.
+		// second, which takes it again and again until then, waits for it.
 		s.Workers[0].Actions = []Action{{At: 1, Kind: Lock}, {At: 250, Kind: Unlock}}
 		s.Workers[0].Txns = 300
-		s.Workers[1].Actions = []Action{{At: 2, Kind: Lock}, {At: 2, Kind: Unlock}}
+		for at := 1; at < 600; at++ {
+			s.Workers[1].Actions = append(s.Workers[1].Actions, Action{At: at, Kind: Lock}, Action{At: at, Kind: Unlock})
+		}
 	default:
 		return nil, fmt.Errorf("generate spec: no hostile program %q, there are %v", program, HostilePrograms)
 	}
