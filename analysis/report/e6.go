@@ -220,10 +220,9 @@ func (b *builder) e6Generations(base record.TimeBase, m memorySeries, leaks *ver
 		return stats.LinearSlope(x, y)
 	}
 	id := fmt.Sprintf("e6.%s.generations.growth", base)
-	v, iv := 0.0, stats.NoInterval
 	enough := last-from >= generationsWanted
 	if enough {
-		v, iv = slope(units), b.bootstrap(id, len(units), func(idx []int) float64 { return slope(pick(units, idx)) })
+		v, iv := slope(units), b.bootstrap(id, len(units), func(idx []int) float64 { return slope(pick(units, idx)) })
 		growth := b.num(id, "growth of all memory that is not free, bytes a generation", "count", v, iv, int64(len(units)), "boots", units)
 		numbers = append([]Number{growth}, numbers...)
 	}

@@ -22,8 +22,6 @@ type Program struct {
 	address   map[*symbol]uint64 // of what the object files define
 	linked    map[string]uint64  // every other symbol that is no file's own
 	segments  []segment
-	tls       elf.ProgHeader
-	pie       bool
 	next      []uint64 // where some function begins, ascending
 }
 
@@ -69,16 +67,14 @@ func Open(dir, path string) (*Program, error) {
 
 func (p *Program) readImage(f *elf.File) error {
 	for _, ph := range f.Progs {
-		switch {
-		case ph.Type == elf.PT_TLS:
-			p.tls = ph.ProgHeader
-		case ph.Type == elf.PT_LOAD:
-			data := make([]byte, ph.Filesz)
-			if _, err := ph.ReadAt(data, 0); err != nil {
-				return err
-			}
-			p.segments = append(p.segments, segment{ph.Vaddr, data})
+		if ph.Type != elf.PT_LOAD {
+			continue
 		}
+		data := make([]byte, ph.Filesz)
+		if _, err := ph.ReadAt(data, 0); err != nil {
+			return err
+		}
+		p.segments = append(p.segments, segment{ph.Vaddr, data})
 	}
 	s := f.Section(".note.gnu.build-id")
 	if s == nil {
@@ -286,13 +282,6 @@ func (p *Program) bytes(addr, n uint64) []byte {
 		}
 	}
 	return nil
-}
-
-// tpoff is where a thread-local variable of the program is from the thread
-// pointer, which the ABI puts at the aligned end of the program's block.
-func (p *Program) tpoff(addr uint64) int64 {
-	align := max(p.tls.Align, 1)
-	return int64(addr) - int64((p.tls.Memsz+align-1)/align*align)
 }
 
 // padded is the size of a function with as much of the padding behind it as it

@@ -367,7 +367,7 @@ func createLog(name string) (*os.File, error) {
 }
 
 // ErrPackages says that Debian packages are missing, and which.
-var ErrPackages = errors.New("Debian packages are missing")
+var ErrPackages = errors.New("packages of Debian are missing")
 
 var unmetRE = regexp.MustCompile(`\([^)]*\)`)
 
