@@ -89,7 +89,7 @@ func (b *builder) e0() {
 		}
 		if len(line.X) > 0 {
 			f := plots.Cost("e0-stalls-"+string(base), fmt.Sprintf("%s · n = %s", base, boots(len(keys))), "Stall put in", plots.Nanoseconds, "Stall seen", plots.Nanoseconds, []plots.Line{line, ideal})
-			sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Stalls of known length, and how long they look (%s; %s).", baseName(base), boots(len(keys)))})
+			sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Stalls of known length, and how long they look (%s; n = %s).", baseName(base), boots(len(keys)))})
 		}
 		sec.Parts = append(sec.Parts, part{Table: tab})
 		if len(seen) < 2 {

@@ -132,7 +132,7 @@ func (b *builder) e6() {
 		}
 		if len(lines) > 0 {
 			f := plots.Cost("e6-memory-"+string(base), fmt.Sprintf("%s · n = %s", base, boots(nBoots)), "Views or patched pages", plots.Count, "Memory", plots.KiB, lines)
-			sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Memory over the number of views with one patched page each, and over the number of patched pages of one view: side by side, and each in 2 MiB of its own, which takes a page table more (%s; %s).", baseName(base), boots(nBoots))})
+			sec.Parts = append(sec.Parts, part{Figure: &f, Caption: fmt.Sprintf("Memory over the number of views with one patched page each, and over the number of patched pages of one view: side by side, and each in 2 MiB of its own, which takes a page table more (%s; n = %s).", baseName(base), boots(nBoots))})
 		}
 		if len(tab.Rows) > 0 {
 			sec.Parts = append(sec.Parts, part{Table: tab}, part{Table: each})
@@ -174,7 +174,7 @@ func (b *builder) e6Generations(base record.TimeBase, m memorySeries, leaks *ver
 		}
 	}
 	f := plots.Cost("e6-generations-"+string(base), fmt.Sprintf("%s · n = %s", base, boots(len(units))), "Generations", plots.Count, "Memory", plots.KiB, []plots.Line{memory, resident})
-	out := []part{{Figure: &f, Caption: fmt.Sprintf("Memory over the number of generations, one after the other (%s; %s). A flat line gives back what it takes; the library remembers its last 256 patches, which is all the growth there is at first.", baseName(base), boots(len(units)))}}
+	out := []part{{Figure: &f, Caption: fmt.Sprintf("Memory over the number of generations, one after the other (%s; n = %s). A flat line gives back what it takes; the library remembers its last 256 patches, which is all the growth there is at first.", baseName(base), boots(len(units)))}}
 
 	tab := &table{Name: "e6-leak-" + string(base), Caption: fmt.Sprintf("What there is after %s and after %s generations (%s; medians over boots).", plots.Thousands(from), plots.Thousands(last), baseName(base)),
 		Header: []string{"of what", "boots", "then", "at the end", "boots with more"}}

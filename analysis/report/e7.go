@@ -139,7 +139,7 @@ func (b *builder) e7() {
 			}
 			if len(lines) > 0 {
 				fig := plots.Cost("e7-"+f.name+"-"+string(base), foot, "Threads", plots.Count, f.y, plots.Nanoseconds, lines)
-				sec.Parts = append(sec.Parts, part{Figure: &fig, Caption: fmt.Sprintf("%s (%s; %s).", f.caption, baseName(base), count(n, "patch"))})
+				sec.Parts = append(sec.Parts, part{Figure: &fig, Caption: fmt.Sprintf("%s (%s; n = %s).", f.caption, baseName(base), count(n, "patch"))})
 			}
 		}
 		sec.Parts = append(sec.Parts, part{Table: tab})

@@ -4,7 +4,7 @@ package server
 
 import (
 	"bufio"
-	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -172,14 +172,16 @@ func TestProbes(t *testing.T) {
 // The set of the probe must have more registers than there are by just 2^32,
 // or it would be refused, or harm, where the defect is.
 func TestLongRunsWrapExactly(t *testing.T) {
-	var sent bytes.Buffer
+	all := make(chan string, 1)
 	conn := answering(t, func(r *bufio.Reader, w io.Writer) error {
-		_, err := io.Copy(&sent, io.LimitReader(r, 530000))
-		return err
+		sent, err := io.ReadAll(r)
+		all <- string(sent)
+		return errors.Join(io.EOF, err)
 	})
 	conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
 	redisLongRuns(conn)
-	_, runs, ok := strings.Cut(sent.String(), "HYLL")
+	conn.Close()
+	_, runs, ok := strings.Cut(<-all, "HYLL")
 	if !ok {
 		t.Fatal("no set was sent")
 	}
