@@ -46,11 +46,11 @@ static void say(FILE *out, const char *fmt, ...)
 
 static int64_t read_number(const char *path, char *buf, size_t room)
 {
-	int fd = openat(proc_dir, path, O_RDONLY | O_CLOEXEC);
+	int fd = wflp_proc_open(path, O_RDONLY);
 	ssize_t n;
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	n = read(fd, buf, room - 1);
 	close(fd);
 	if (n < 0)
@@ -138,7 +138,7 @@ static enum answer status_threads(FILE *out, enum answer last)
 		if (known.n <= room)
 			break;
 	}
-	fd = openat(proc_dir, "self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = wflp_proc_open("self/task", O_RDONLY | O_DIRECTORY);
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
 		if (fd >= 0)

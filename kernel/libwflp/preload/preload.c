@@ -23,7 +23,6 @@ static enum { OFF, STARTING, ON, FAILED } state;
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static char reason[256];
 static enum wflp_strategy strategy = WFLP_WAITFREE;
-int proc_dir = -1;
 
 void *next(void **cache, const char *name, const char *version)
 {
@@ -53,17 +52,31 @@ static void fail(const char *what, int err)
 	store_release(&state, FAILED);
 }
 
-static void stack_of_thread(void)
+/*
+ * Where the thread's stack is.  That of a process's first thread is read from /proc,
+ * which a child of fork may have left by a chroot before it starts; but its stack is
+ * where the forking thread's was.
+ */
+static __thread struct wflp_range stack __attribute__((tls_model("initial-exec")));
+
+static void find_stack(void)
 {
 	pthread_attr_t attr;
 	size_t size = 0;
 	void *low = NULL;
 
-	if (pthread_getattr_np(pthread_self(), &attr))
+	if (stack.hi || pthread_getattr_np(pthread_self(), &attr))
 		return;
 	pthread_attr_getstack(&attr, &low, &size);
 	pthread_attr_destroy(&attr);
-	wflp_candidate_thread((uintptr_t)low, (uintptr_t)low + size);
+	stack = (struct wflp_range){ (uintptr_t)low, (uintptr_t)low + size };
+}
+
+static void stack_of_thread(void)
+{
+	find_stack();
+	if (stack.hi)
+		wflp_candidate_thread(stack.lo, stack.hi);
 }
 
 /* A thread that cannot be registered is listed as one that holds its old code. */
@@ -96,6 +109,7 @@ struct wflp_frame *adopt(void)
 static void start(void)
 {
 	const char *name = getenv("WFLP_STRATEGY"), *sites = getenv("WFLP_SITES");
+	static bool sites_known;	/* also to children of fork, which may not find the files */
 	int err;
 
 	store_release(&state, STARTING);
@@ -106,13 +120,14 @@ static void start(void)
 	} else if (name && *name && strcmp(name, "waitfree") && strcmp(name, "barrier")) {
 		snprintf(reason, sizeof(reason), "WFLP_STRATEGY: there is no %s", name);
 		fail(reason, 0);
-	} else if (sites && !sites_init(sites, reason, sizeof(reason))) {
+	} else if (sites && !sites_known && !sites_init(sites, reason, sizeof(reason))) {
 		fail(reason, 0);
 	} else if (!unwind_init()) {
 		fail("libunwind", -ENOMEM);
 	} else {
 		if (name && !strcmp(name, "barrier"))
 			strategy = WFLP_BARRIER;
+		sites_known = true;
 		wflp_stack_free = stack_free;
 		err = wflp_init(strategy, 0);
 		if (err == -ENOSYS) {
@@ -144,8 +159,29 @@ static void start_if_forked(void)
 	pthread_mutex_unlock(&start_lock);
 }
 
+static int memory = -1;
+
+static int memory_of_child(void)
+{
+	int fd = memory;
+
+	memory = -1;
+	return fd < 0 ? wflp_proc_open("self/mem", O_RDWR) : fd;
+}
+
 static void forked(void)
 {
+	/*
+	 * Once the child has changed its user its own memory is no file of its own: the
+	 * descriptor is opened before, where code is changed in place.
+	 */
+	if (memory >= 0)
+		close(memory);
+	memory = -1;
+	if (strategy == WFLP_BARRIER) {
+		memory = wflp_proc_open("self/mem", O_RDWR);
+		wflp_sys.mem_open = memory_of_child;
+	}
 	store_release(&state, OFF);
 	pthread_mutex_init(&start_lock, NULL);
 	control_forked();
@@ -154,7 +190,8 @@ static void forked(void)
 __attribute__((constructor)) static void begin(void)
 {
 	/* Before a chroot, and before descriptors are counted. */
-	proc_dir = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	wflp_proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	find_stack();
 	pthread_atfork(NULL, NULL, forked);
 	start();
 }

@@ -52,6 +52,5 @@ void ours(void) HIDDEN;
 /* preload.c: why this process cannot be patched, or NULL. */
 const char *why_not(void) HIDDEN;
 const char *strategy_name(void) HIDDEN;
-extern int proc_dir HIDDEN;	/* /proc, also after a chroot */
 
 #endif /* WFLP_PRELOAD_H */

@@ -19,7 +19,9 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <libunwind.h>
 
@@ -228,6 +230,24 @@ static int no_name(unw_addr_space_t as, unw_word_t addr, char *buf, size_t len, 
 	return -UNW_ENOINFO;
 }
 
+/*
+ * At its start libunwind tries mincore(2), with which it would look before it reads
+ * its own address space; it reads through functions of ours, so it never does.  But
+ * the call is in none of systemd's groups, and a filter that does not have it may
+ * kill.  So libunwind is told that there is none.
+ */
+static __thread bool beginning __attribute__((tls_model("initial-exec")));
+
+static void *next_mincore;
+SHOWN int mincore(void *addr, size_t len, unsigned char *vec)
+{
+	if (beginning) {
+		errno = ENOSYS;
+		return -1;
+	}
+	return NEXT(mincore)(addr, len, vec);
+}
+
 bool unwind_init(void)
 {
 	static unw_accessors_t accessors = {
@@ -246,8 +266,10 @@ bool unwind_init(void)
 	space = unw_create_addr_space(&accessors, 0);
 	if (!space)
 		return false;
-	/* A cache would be a lock that threads share. */
+	/* A cache would be a lock that threads share. It is here that libunwind begins. */
+	beginning = true;
 	unw_set_caching_policy(space, UNW_CACHE_NONE);
+	beginning = false;
 	return true;
 }
 

@@ -55,6 +55,14 @@ struct wflp_sys {
 };
 extern struct wflp_sys wflp_sys HIDDEN;
 
+/*
+ * /proc as whoever set it had it open, for a process that starts the library after a
+ * chroot; -1: as it is found by its name.
+ */
+extern int wflp_proc HIDDEN;
+/* A file below /proc; -errno. */
+int wflp_proc_open(const char *path, int flags) HIDDEN;
+
 struct edit {
 	uintptr_t addr;
 	const uint8_t *old_bytes;

@@ -65,16 +65,28 @@ static int sys_close(int fd)
 	return neg_errno(close(fd));
 }
 
+int wflp_proc = -1;
+
+int wflp_proc_open(const char *path, int flags)
+{
+	char name[64];
+
+	if (wflp_proc >= 0)
+		return neg_errno(openat(wflp_proc, path, flags | O_CLOEXEC));
+	snprintf(name, sizeof(name), "/proc/%s", path);
+	return neg_errno(open(name, flags | O_CLOEXEC));
+}
+
 static int64_t sys_thread_view(pid_t tid)
 {
-	char path[64], buf[32];
+	char path[48], buf[32];
 	int fd, saved;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/mm_view", (int)tid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "self/task/%d/mm_view", (int)tid);
+	fd = wflp_proc_open(path, O_RDONLY);
 	if (fd < 0)
-		return -errno;
+		return fd;
 	n = read(fd, buf, sizeof(buf) - 1);
 	saved = errno;
 	close(fd);
@@ -86,12 +98,16 @@ static int64_t sys_thread_view(pid_t tid)
 
 static pid_t sys_thread_in_view(uint64_t id)
 {
-	DIR *dir = opendir("/proc/self/task");
+	int fd = wflp_proc_open("self/task", O_RDONLY | O_DIRECTORY);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *de;
 	pid_t found = 0;
 
-	if (!dir)
+	if (!dir) {
+		if (fd >= 0)
+			close(fd);
 		return 0;
+	}
 	while (!found && (de = readdir(dir))) {
 		pid_t tid = (pid_t)atoi(de->d_name);
 
@@ -104,7 +120,7 @@ static pid_t sys_thread_in_view(uint64_t id)
 
 static int sys_mem_open(void)
 {
-	return neg_errno(open("/proc/self/mem", O_RDWR | O_CLOEXEC));
+	return wflp_proc_open("self/mem", O_RDWR);
 }
 
 /* A hole in the address space is EIO to readers and writers of mem. */

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,7 +101,7 @@ int wflp_text_check(const struct edit *e, size_t n, int32_t *bad)
 {
 	size_t *order;
 	FILE *maps;
-	int err;
+	int fd, err;
 
 	order = wflp_sys.alloc(n * sizeof(*order));
 	if (!order)
@@ -108,12 +109,15 @@ int wflp_text_check(const struct edit *e, size_t n, int32_t *bad)
 	for (size_t i = 0; i < n; i++)
 		order[i] = i;
 	qsort_r(order, n, sizeof(*order), by_addr, (void *)e);
-	maps = fopen("/proc/self/maps", "re");
+	fd = wflp_proc_open("self/maps", O_RDONLY);
+	maps = fd < 0 ? NULL : fdopen(fd, "r");
 	if (maps) {
 		err = walk(maps, e, order, n, bad);
 		fclose(maps);
 	} else {
-		err = -errno;
+		err = fd < 0 ? fd : -errno;
+		if (fd >= 0)
+			close(fd);
 	}
 	free(order);
 	return err;

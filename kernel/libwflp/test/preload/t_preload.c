@@ -5,16 +5,24 @@
  *
  * The server's threads sleep in as many ways as there are, count how often they
  * woke, and say what subject() returns when they are asked.
+ *
+ * It is also patched as a worker (`t_preload worker`): a child of fork that has left
+ * /proc by a chroot, and changed its user, before it makes threads.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -161,6 +169,29 @@ static int serve(void)
 	return 0;
 }
 
+/* Says who serves, or 0 if nobody here may do what a worker does. */
+static int serve_as_worker(void)
+{
+	pid_t child = fork();
+	int status;
+
+	need(child >= 0, "fork");
+	if (child)
+		return waitpid(child, &status, 0) == child && WIFEXITED(status) ? 0 : 1;
+	/* A folder that is everywhere and has no /proc in it. */
+	if (geteuid() && unshare(CLONE_NEWUSER)) {
+		printf("0\n");
+		return 0;
+	}
+	need(!chroot("/dev") && !chdir("/"), "chroot");
+	need(geteuid() || !setresuid(65534, 65534, 65534), "change of user");
+	/* Not before: with the user the wish is gone. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	printf("%d\n", (int)getpid());
+	fflush(stdout);
+	return serve();
+}
+
 /* ---- who patches it ---- */
 
 static FILE *to, *from;
@@ -232,7 +263,22 @@ static bool apply(const char *name, int value)
 	return strstr(answer, "end\tok");
 }
 
-static void start(const char *strategy)
+/* As filters of services do, which have lists of what may be called. */
+static void kill_at(unsigned int call)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { sizeof(code) / sizeof(code[0]), code };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+		_exit(126);
+}
+
+static void start(const char *strategy, const char *as, bool filtered)
 {
 	const char *library = getenv("WFLP_PRELOAD");
 	int in[2], out[2];
@@ -246,7 +292,10 @@ static void start(const char *strategy)
 			close(fd);
 		setenv("LD_PRELOAD", library, 1);
 		setenv("WFLP_STRATEGY", strategy, 1);
-		execl("/proc/self/exe", "t_preload", "serve", NULL);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (filtered)
+			kill_at(SYS_mincore);
+		execl("/proc/self/exe", "t_preload", as, NULL);
 		_exit(127);
 	}
 	close(in[0]);
@@ -256,6 +305,69 @@ static void start(const char *strategy)
 	need(server > 0 && to && from, "the server");
 }
 
+static void stop(void)
+{
+	kill(server, SIGKILL);
+	waitpid(server, NULL, 0);
+	fclose(to);
+	fclose(from);
+}
+
+static bool undo(void)
+{
+	return strstr(control("undo\n", NULL, 0), "end\tok");
+}
+
+static void patch_worker(const char *strategy)
+{
+	char line[16] = "";
+	pid_t parent;
+
+	start(strategy, "worker", false);
+	parent = server;
+	need(fgets(line, sizeof(line), from), "an answer of the worker");
+	server = atoi(line);
+	if (!server) {
+		note("no worker: neither root nor a user namespace");
+		server = parent;
+		stop();
+		return;
+	}
+	if (!strcmp(strategy, "barrier"))
+		is(request('a', INSIDE), 1, "the worker's old code");
+	/* The forking thread, too, which the worker's main thread is. */
+	ok(apply("worker", 2), "a worker");
+	if (strcmp(strategy, "barrier"))
+		is(request('a', INSIDE), 1, "the worker's old code");
+	ok(wait_over(), "all of a worker's threads come over");
+	request('u', 0);
+	for (int i = 0; i < THREADS; i++)
+		is(request('a', i), 2, kinds[i]);
+	ok(undo() && wait_over(), "and back");
+	for (int i = 0; i < THREADS; i++)
+		is(request('a', i), 1, kinds[i]);
+	kill(server, SIGKILL);
+	server = parent;
+	stop();
+}
+
+/* In place: under a filter views are the administrator's choice. */
+static void serve_filtered(void)
+{
+	int status = 0;
+
+	start("barrier", "serve", true);
+	sleep_us(200000);
+	if (!ok(!waitpid(server, &status, WNOHANG), "no call that services may not make: signal %d",
+		WTERMSIG(status)))
+		return;
+	is(request('a', INSIDE), 1, "filtered");
+	ok(apply("filtered", 2) && wait_over(), "a patch, filtered");
+	/* Here the left-over has libunwind look. */
+	is(request('a', STALE), 2, "filtered");
+	stop();
+}
+
 int main(int argc, char **argv)
 {
 	const char *strategy = argc > 1 ? argv[1] : "waitfree";
@@ -263,8 +375,10 @@ int main(int argc, char **argv)
 
 	if (!strcmp(strategy, "serve"))
 		return serve();
+	if (!strcmp(strategy, "worker"))
+		return serve_as_worker();
 	deadline(60);
-	start(strategy);
+	start(strategy, "serve", false);
 	ok(came_over(), "nothing is old at the start");
 	sleep_us(200000);
 
@@ -292,7 +406,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < THREADS; i++)
 		is(request('a', i), 3, kinds[i]);
 	for (int i = 0; i < 10; i++) {
-		bool undone = strstr(control("undo\n", NULL, 0), "end\tok") && wait_over();
+		bool undone = undo() && wait_over();
 
 		if (!undone || request('a', i % THREADS) != 2 || !apply("second", 3) ||
 		    !wait_over() || request('a', i % THREADS) != 3) {
@@ -300,13 +414,14 @@ int main(int argc, char **argv)
 			break;
 		}
 	}
-	ok(strstr(control("undo\n", NULL, 0), "end\tok") && wait_over(), "one taken back");
-	ok(strstr(control("undo\n", NULL, 0), "end\tok") && wait_over(), "both taken back");
+	ok(undo() && wait_over(), "one taken back");
+	ok(undo() && wait_over(), "both taken back");
 	for (int i = 0; i < THREADS; i++)
 		is(request('a', i), 1, kinds[i]);
 	ok(strstr(control("undo\n", NULL, 0), "end\terror\t2\t"), "nothing to take back");
 	ok(strstr(control("apply 5\n", "wrong", 5), "not an ELF file"), "no patch");
-	kill(server, SIGKILL);
-	waitpid(server, NULL, 0);
+	stop();
+	patch_worker(strategy);
+	serve_filtered();
 	return done();
 }
