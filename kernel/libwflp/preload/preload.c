@@ -153,6 +153,9 @@ static void start(void)
  */
 static void start_if_forked(void)
 {
+	/* Also the thread of the control socket, made by a start that has failed. */
+	if (load_acquire(&state) != OFF)
+		return;
 	pthread_mutex_lock(&start_lock);
 	if (load_acquire(&state) == OFF)
 		start();

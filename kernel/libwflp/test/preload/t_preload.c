@@ -320,6 +320,7 @@ static bool undo(void)
 
 static void patch_worker(const char *strategy)
 {
+	bool possible = !strcmp(strategy, "barrier") || !strcmp(strategy, "waitfree");
 	char line[16] = "";
 	pid_t parent;
 
@@ -329,6 +330,14 @@ static void patch_worker(const char *strategy)
 	server = atoi(line);
 	if (!server) {
 		note("no worker: neither root nor a user namespace");
+		server = parent;
+		stop();
+		return;
+	}
+	if (!possible) {
+		is(request('a', READ), 1, "a worker that cannot be patched runs");
+		ok(strstr(control("status\n", NULL, 0), "there is no such"), "and says why");
+		kill(server, SIGKILL);
 		server = parent;
 		stop();
 		return;
@@ -422,6 +431,7 @@ int main(int argc, char **argv)
 	ok(strstr(control("apply 5\n", "wrong", 5), "not an ELF file"), "no patch");
 	stop();
 	patch_worker(strategy);
+	patch_worker("such");
 	serve_filtered();
 	return done();
 }
