@@ -24,24 +24,7 @@ func (b *builder) e11() {
 	names := map[string]string{"call": "a call", "switch-thread": "a switch of threads and back", "second-touch": "a second touch of a page"}
 	for _, base := range b.bases(func(u record.Unit) bool { return anyMicro(u, "E11") }) {
 		unit, _ := unitOf(base)
-		data := map[string]map[string]*series{}
-		for _, u := range b.units {
-			if u.Boot.TimeBase != base {
-				continue
-			}
-			for _, m := range u.Micros {
-				if m.Experiment != "E11" {
-					continue
-				}
-				if data[m.Bench] == nil {
-					data[m.Bench] = map[string]*series{}
-				}
-				if data[m.Bench][m.Setting] == nil {
-					data[m.Bench][m.Setting] = &series{}
-				}
-				data[m.Bench][m.Setting].add(u.Key, u.Boot, m)
-			}
-		}
+		data := b.bySetting("E11", base)
 		tab := &table{Name: "e11-variants-" + string(base), Caption: "Cost with different code for different threads, relative to one variant for all (" + baseName(base) + "), with 95 % intervals over boots.",
 			Header: []string{"operation", "how", "boots", "cost", "ratio"}}
 		var rows []plots.Ratio

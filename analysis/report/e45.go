@@ -493,6 +493,29 @@ var settingNames = map[string]string{
 	record.SettingBase: "no views", record.SettingBaseViews: "base, views exist", record.SettingView: "in a view", record.SettingRebased: "after rebase",
 }
 
+// bySetting is what the operations of an experiment cost, by operation and setting.
+func (b *builder) bySetting(experiment string, base record.TimeBase) map[string]map[string]*series {
+	data := map[string]map[string]*series{}
+	for _, u := range b.units {
+		if u.Boot.TimeBase != base {
+			continue
+		}
+		for _, m := range u.Micros {
+			if m.Experiment != experiment {
+				continue
+			}
+			if data[m.Bench] == nil {
+				data[m.Bench] = map[string]*series{}
+			}
+			if data[m.Bench][m.Setting] == nil {
+				data[m.Bench][m.Setting] = &series{}
+			}
+			data[m.Bench][m.Setting].add(u.Key, u.Boot, m)
+		}
+	}
+	return data
+}
+
 // e5: what does everyone else pay?
 func (b *builder) e5() {
 	sec := section{
@@ -508,24 +531,7 @@ func (b *builder) e5() {
 	claimed := []string{record.BenchPageFault, record.BenchMapUnmap}
 	for _, base := range bases {
 		unit, _ := unitOf(base)
-		data := map[string]map[string]*series{}
-		for _, u := range b.units {
-			if u.Boot.TimeBase != base {
-				continue
-			}
-			for _, m := range u.Micros {
-				if m.Experiment != "E5" {
-					continue
-				}
-				if data[m.Bench] == nil {
-					data[m.Bench] = map[string]*series{}
-				}
-				if data[m.Bench][m.Setting] == nil {
-					data[m.Bench][m.Setting] = &series{}
-				}
-				data[m.Bench][m.Setting].add(u.Key, u.Boot, m)
-			}
-		}
+		data := b.bySetting("E5", base)
 		tab := &table{Name: "e5-ratios-" + string(base), Caption: "Cost of operations relative to the stock kernel (" + baseName(base) + "), with 95 % intervals.",
 			Header: []string{"operation", "setting", "boots", "batches", "cost", "stock boots", "stock cost", "ratio"}}
 		var rows []plots.Ratio
