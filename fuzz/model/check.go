@@ -147,14 +147,14 @@ func (m *model) checkLoad(r *rec) {
 			m.inObject(o, 0, r.span, eff, r.n, asks{}, &may)
 		}
 	}
-	if !slices.Contains(may, r.Val) {
+	if !may.have(r.Val) {
 		m.violate(oracle.Memory, r, "memory is not what was written; area %d unit %d: seen %#x, possible %s", area, u, r.Val, may)
 	}
 }
 
 func (vs values) String() string {
 	var b strings.Builder
-	for i, v := range vs {
+	for i, v := range vs.list {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
@@ -179,7 +179,7 @@ func hex(v uint64) string {
 }
 
 func (m *model) checkCode(r *rec, cell int, may values) {
-	if slices.Contains(may, r.Val) {
+	if may.have(r.Val) {
 		return
 	}
 	what := "code is not that of the view"
@@ -239,7 +239,7 @@ func (m *model) checkFileRead(r *rec) {
 	}
 	var may values
 	m.inObject(f, 0, r.span, r.b, r.n, asks{}, &may)
-	if !slices.Contains(may, r.Val) {
+	if !may.have(r.Val) {
 		m.violate(oracle.Memory, r, "the file is not what was written; area %d unit %d: seen %#x, possible %s", area, u, r.Val, may)
 	}
 }
@@ -270,7 +270,7 @@ func (m *model) checkRemote(r *rec) {
 	}
 	var may values
 	m.executed(r.p, m.viewsOf(t, r.span, r.n, asks{}), cell, r.span, r.n, asks{}, &may)
-	if !slices.Contains(may, r.Val) {
+	if !may.have(r.Val) {
 		m.violate(oracle.Code, r, "a debugger reads other code than the thread runs; function %d: seen %#x, possible %s", cell, r.Val, may)
 	}
 }
@@ -703,7 +703,7 @@ func (m *model) checkRead(r *rec, v *view) {
 	}
 	var may values
 	m.executed(r.p, []*view{v}, int(r.Unit), r.span, r.n, asks{}, &may)
-	if !slices.Contains(may, r.Val) {
+	if !may.have(r.Val) {
 		m.violate(oracle.Code, r, "pread shows other code than the view has; function %d: seen %#x, possible %s", r.Unit, r.Val, may)
 	}
 }
@@ -756,7 +756,7 @@ func (m *model) checkSteady() {
 			}
 			var may values
 			m.executed(r.p, []*view{v}, int(r.Unit), r.span, r.n, asks{}, &may)
-			if slices.Contains(may, r.Val) {
+			if may.have(r.Val) {
 				fit = append(fit, v)
 			}
 		}

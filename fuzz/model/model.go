@@ -67,19 +67,20 @@ const listed = 100
 
 type model struct {
 	Verdict
-	parts   []oracle.Status
-	trace   *w.Trace
-	s       *scenario.Scenario
-	procs   []*proc
-	threads []*thread // by list; the last is the process's first thread
-	recs    []*rec    // by begin
-	files   [w.Areas][w.Units]*object
-	wiped   bool // some memory may be wiped, or not be there, in children
-	locked  bool // some memory may be locked
-	moved   bool // mappings of code were changed
-	poking  map[*write[val]]bool
-	creates int
-	settled uint64 // what ended before is not touched by what never ended
+	parts    []oracle.Status
+	trace    *w.Trace
+	s        *scenario.Scenario
+	procs    []*proc
+	threads  []*thread // by list; the last is the process's first thread
+	recs     []*rec    // by begin
+	files    [w.Areas][w.Units]*object
+	wiped    bool                    // some memory may be wiped, or not be there, in children
+	locked   bool                    // some memory may be locked
+	moved    bool                    // mappings of code were changed
+	pokes    map[*write[val]]*values // what debuggers' writes may have left
+	unsolved []*write[val]           // of those that are being found out
+	creates  int
+	settled  uint64 // what ended before is not touched by what never ended
 }
 
 // violate notes what must not be. What stands before the first semicolon names
@@ -106,7 +107,7 @@ func (m *model) note(s oracle.Status, format string, args ...any) {
 
 // Check judges a run.
 func Check(run Run) Verdict {
-	m := &model{s: run.Scenario, parts: []oracle.Status{oracle.Pass}, poking: map[*write[val]]bool{}}
+	m := &model{s: run.Scenario, parts: []oracle.Status{oracle.Pass}, pokes: map[*write[val]]*values{}}
 	m.ByKind = map[oracle.Kind]int{}
 	for _, c := range run.Complaints {
 		m.violate(oracle.Kernel, nil, "%s", c)

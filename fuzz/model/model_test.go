@@ -206,6 +206,34 @@ func TestHandMade(t *testing.T) {
 	}
 }
 
+// Debuggers that write to one function all at the same time: each may have
+// found there what any other left, which must not take a walk along every order.
+func TestManyPokesAtOnce(t *testing.T) {
+	const pokes = 24
+	poke := func(to uint64) w.Record {
+		return at(10, 100, w.Record{Kind: w.OpTaskWrite, FD: 0, Unit: 0, Val: to, Ret: w.FnBytes})
+	}
+	for _, c := range []struct {
+		seen uint64
+		want oracle.Status
+	}{
+		{w.BaseValue + 0x2200, oracle.Pass},
+		{w.BaseValue + 0x1100, oracle.Pass},
+		{w.BaseValue + 0x99000000, oracle.Violated},
+	} {
+		// Whether they write to the base or to the view is open, too.
+		tr := trace{lists: [][]w.Record{append(in(1, create(100), patch(100, 0, w.BaseValue+0x2200), call(w.OpSeal, 100, 0)),
+			at(10, 100, call(w.OpEnter, 100, 0)), at(200, 201, exec(0, c.seen)))}}
+		for i := range uint64(pokes) {
+			tr.lists = append(tr.lists, []w.Record{poke(w.BaseValue + i<<8)})
+		}
+		tr.lists = append(tr.lists, none)
+		if v := judge(tr, [w.DataAreas]int{}); v.Status != c.want {
+			t.Errorf("seen %#x: %s: %v", c.seen, v.Status, v.Violations)
+		}
+	}
+}
+
 // What ended before anything got stuck is judged; what came after is not.
 func TestStuckIsJudgedAsFar(t *testing.T) {
 	open := at(5, 0, call(w.OpSeal, 100, 0))

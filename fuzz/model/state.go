@@ -349,13 +349,19 @@ func (m *model) private(v *view, u int, s span, reader int, seen asks) (yes, no 
 }
 
 // values collects what may be read.
-type values []uint64
+type values struct {
+	list []uint64
+	any  bool // too many to list
+}
 
 func (vs *values) add(n uint64) {
-	if !slices.Contains(*vs, n) {
-		*vs = append(*vs, n)
+	if !slices.Contains(vs.list, n) {
+		vs.list = append(vs.list, n)
 	}
 }
+
+// have tells whether n may be read.
+func (vs *values) have(n uint64) bool { return vs.any || slices.Contains(vs.list, n) }
 
 // inObject tells what a cell of an object may hold within s.
 func (m *model) inObject(o *object, cell int, s span, eff uint64, reader int, seen asks, out *values) {
@@ -408,7 +414,7 @@ func (m *model) resolve(ws []*write[val], s span, eff uint64, reader int, seen a
 		case howInView:
 			m.executed(v.p, []*view{v.v}, v.cell, x.span, x.by, seen, out)
 		case howPoke:
-			m.poked(v.poke, x, out)
+			m.poked(x, out)
 		}
 	}
 }
@@ -450,13 +456,55 @@ func (m *model) executed(p *proc, in []*view, cell int, s span, reader int, seen
 	}
 }
 
-// poked: each byte that was what the debugger saw becomes what it wrote.
-func (m *model) poked(k *poke, x *write[val], out *values) {
-	if m.poking[x] {
-		return
+// pokeValues is how many values one write of a debugger may leave at a place
+// before nothing is said of them any more. Writes that overlap mix bytes, and a
+// few dozen of them at one function mix them without end.
+const pokeValues = 256
+
+// poked tells what a debugger's write may have left. Writes that overlap depend
+// on each other in circles, so all that one depends on are solved together: from
+// nothing, each adds what follows from the others, until none adds anything.
+func (m *model) poked(x *write[val], out *values) {
+	if _, known := m.pokes[x]; !known {
+		m.pokes[x] = &values{}
+		m.unsolved = append(m.unsolved, x)
+		if len(m.unsolved) == 1 {
+			m.solve()
+		}
 	}
-	m.poking[x] = true
-	defer delete(m.poking, x)
+	from := m.pokes[x]
+	out.any = out.any || from.any
+	for _, n := range from.list {
+		out.add(n)
+	}
+}
+
+// solve finds the least fixed point of the writes in unsolved, which grows by
+// those that they turn out to depend on.
+func (m *model) solve() {
+	for grew := true; grew; {
+		grew = false
+		for i := 0; i < len(m.unsolved); i++ {
+			x := m.unsolved[i]
+			at := m.pokes[x]
+			if at.any {
+				continue
+			}
+			known, more := len(at.list), len(m.unsolved)
+			m.pokeOnce(x, at)
+			if len(at.list) > pokeValues {
+				at.any = true
+			}
+			grew = grew || at.any || len(at.list) > known || len(m.unsolved) > more
+		}
+	}
+	m.unsolved = nil
+}
+
+// pokeOnce adds to out what x leaves by what is known so far: each byte that was
+// what the debugger saw becomes what it wrote.
+func (m *model) pokeOnce(x *write[val], out *values) {
+	k := x.v.poke
 	var saw, old values
 	m.executed(k.t.p, m.viewsOf(k.t, x.span, x.by, asks{}), k.cell, x.span, x.by, asks{}, &saw)
 	if k.v != nil {
@@ -464,8 +512,9 @@ func (m *model) poked(k *poke, x *write[val], out *values) {
 	} else {
 		m.inObject(k.o, k.in, x.span, x.b, x.by, asks{}, &old)
 	}
-	for _, o := range old {
-		for _, s := range saw {
+	out.any = out.any || saw.any || old.any
+	for _, o := range old.list {
+		for _, s := range saw.list {
 			n := uint64(0)
 			for i := 0; i < 64; i += 8 {
 				b := o >> i & 0xff
