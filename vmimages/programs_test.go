@@ -13,32 +13,39 @@ import (
 // lies: what counts instructions must not depend on somebody's home.
 func TestProgramsAreReproducible(t *testing.T) {
 	if testing.Short() {
-		t.Skip("compiles the executor twice")
+		t.Skip("compiles them twice")
 	}
-	var first map[string][]byte
+	programs := map[string][]string{
+		"workloads/executor": {"wflp-exec", "wflp-micro"},
+		"fuzz/driver":        {"wflp-fuzz"},
+		"kernel/libwflp":     {"libwflp.a"},
+	}
+	first := map[string][]byte{}
 	for _, where := range []string{"here", "in/quite/another/place"} {
 		root := filepath.Join(t.TempDir(), where)
-		for _, folder := range []string{"kernel/libwflp", "workloads/executor", "workloads/wire"} {
+		for _, folder := range []string{"kernel/libwflp", "workloads/executor", "workloads/wire", "fuzz/driver", "fuzz/fuzzwire"} {
 			if err := os.CopyFS(filepath.Join(root, folder), os.DirFS(filepath.Join("..", folder))); err != nil {
 				t.Fatal(err)
 			}
 		}
-		dir, err := Programs(t.Context(), root, "workloads/executor")
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := map[string][]byte{}
-		for _, name := range []string{"wflp-exec", "wflp-micro"} {
-			if got[name], err = os.ReadFile(filepath.Join(dir, name)); err != nil {
+		for folder, names := range programs {
+			dir, err := Programs(t.Context(), root, folder)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if bytes.Contains(got[name], []byte(root)) {
-				t.Errorf("%s names the folder that it was built in", name)
-			}
-			if first != nil && !bytes.Equal(first[name], got[name]) {
-				t.Errorf("%s differs when it is built elsewhere", name)
+			for _, name := range names {
+				got, err := os.ReadFile(filepath.Join(dir, name))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Contains(got, []byte(root)) {
+					t.Errorf("%s names the folder that it was built in", name)
+				}
+				if before, again := first[name]; again && !bytes.Equal(before, got) {
+					t.Errorf("%s differs when it is built elsewhere", name)
+				}
+				first[name] = got
 			}
 		}
-		first = got
 	}
 }
