@@ -19,6 +19,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ import (
 // recipeVersion stands for everything in this file that shapes the emulator but
 // is not written down elsewhere. Raise it when a change here makes another
 // emulator from the same inputs.
-const recipeVersion = 1
+const recipeVersion = 2
 
 // Builder makes emulators. RepoRoot and CacheDir must be absolute.
 type Builder struct {
@@ -312,7 +313,10 @@ type maker struct {
 // the tree, ninja sees by itself.
 func (mk *maker) configure(ctx context.Context, tree string) error {
 	stamp := filepath.Join(mk.obj, ".wflp-configured")
-	asked := tree + "\n" + strings.Join(configureArgs, "\n")
+	// An emulator does not name the folders that it was built in, so that it is the
+	// same bytes wherever the cache is.
+	args := append(slices.Clone(configureArgs), fmt.Sprintf("--extra-cflags=-ffile-prefix-map=%s=. -ffile-prefix-map=%s=.", tree, mk.obj))
+	asked := tree + "\n" + strings.Join(args, "\n")
 	if have, _ := os.ReadFile(stamp); string(have) == asked && build.IsFile(filepath.Join(mk.obj, "build.ninja")) {
 		return nil
 	}
@@ -322,7 +326,7 @@ func (mk *maker) configure(ctx context.Context, tree string) error {
 	if err := os.MkdirAll(mk.obj, 0o755); err != nil {
 		return fmt.Errorf("configure QEMU: %w", err)
 	}
-	if err := mk.run(ctx, filepath.Join(tree, "configure"), configureArgs...); err != nil {
+	if err := mk.run(ctx, filepath.Join(tree, "configure"), args...); err != nil {
 		return err
 	}
 	return os.WriteFile(stamp, []byte(asked), 0o644)
