@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/wflp/wflp/fuzz/guest"
@@ -103,11 +104,16 @@ func (a Attempt) limit(k Kit) time.Duration {
 func Machines(k Kit, dir string) Runner {
 	return func(ctx context.Context, a Attempt) (*Result, error) {
 		job, files := a.job()
-		res, err := vm.Run(ctx, a.config(k, dir, job, files), nil)
+		cfg := a.config(k, dir, job, files)
+		res, err := vm.Run(ctx, cfg, nil)
 		if err != nil {
 			return nil, fmt.Errorf("run %d scenarios: %w", len(a.Scenarios), err)
 		}
-		return a.judge(res)
+		out, err := a.judge(res)
+		if err == nil {
+			out.Limit = cfg.Timeout
+		}
+		return out, err
 	}
 }
 
@@ -154,6 +160,18 @@ type Result struct {
 	End      vm.End
 	Duration time.Duration
 	QEMU     string
+	// QEMULog is the end of what QEMU itself said, and Limit how long the machine
+	// was given: to tell people why a machine was ended.
+	QEMULog string
+	Limit   time.Duration
+}
+
+// Stood says that the machine was ended from outside and not one of its
+// scenarios could be judged.
+func (r Result) Stood() bool {
+	return r.End == vm.Timeout && !slices.ContainsFunc(r.Outcomes, func(o Outcome) bool {
+		return o.Verdict.Status != oracle.Unknown
+	})
 }
 
 // Digest is of all that the guest can influence: two attempts that are equal in
@@ -179,7 +197,7 @@ func (a Attempt) judge(res *vm.Result) (*Result, error) {
 	if len(res.Steps) != len(a.Scenarios) {
 		return nil, fmt.Errorf("judge attempt: %d steps of %d scenarios", len(res.Steps), len(a.Scenarios))
 	}
-	out := &Result{Console: res.Console, End: res.End, Duration: res.Duration, QEMU: res.QEMU}
+	out := &Result{Console: res.Console, End: res.End, Duration: res.Duration, QEMU: res.QEMU, QEMULog: res.QEMULog}
 	for i, s := range a.Scenarios {
 		step := res.Steps[i]
 		run := guest.RunOf(s, res, i)

@@ -103,6 +103,7 @@ type Campaign struct {
 	next    uint64
 	done    map[uint64]bool
 	titles  map[string]bool
+	stood   map[string]int // machines in a row that got nowhere, by lane
 	began   time.Time
 	before  time.Duration // of earlier starts
 	flushed time.Time
@@ -183,7 +184,7 @@ func (c *Campaign) open() error {
 		return fmt.Errorf("open campaign: %w", err)
 	}
 	c.pcs, c.pairs = map[uint64]bool{}, map[uint32]bool{}
-	c.done, c.titles = map[uint64]bool{}, map[string]bool{}
+	c.done, c.titles, c.stood = map[uint64]bool{}, map[string]bool{}, map[string]int{}
 	c.st = newStatus(c.Settings)
 	for _, e := range entries {
 		c.fold(e)
@@ -329,6 +330,50 @@ func (c *Campaign) elapsed() time.Duration { return c.before + time.Since(c.bega
 // starts is how often a machine that does not come up is tried.
 const starts = 3
 
+// standing is how many machines of a lane in a row may stand until their time is
+// over, not one scenario judged, before the campaign gives up.
+const standing = 5
+
+// StandError says that the machines of a lane start and then get nowhere. It
+// carries what there is to see of the last one.
+type StandError struct {
+	Lane    string
+	Attempt attempt.Attempt // the last one
+	Limit   time.Duration   // that each was given
+	Console []byte          // its end
+	QEMU    string          // what QEMU said
+}
+
+func (e *StandError) Error() string {
+	msg := fmt.Sprintf("%d machines of %s in a row started and were ended after their limit of %s, and no scenario could be judged: either this host is far too slow for them, or QEMU or the kernel stands still",
+		standing, e.Lane, e.Limit)
+	if e.QEMU != "" {
+		msg += "\nqemu: " + e.QEMU
+	}
+	if len(e.Console) > 0 {
+		return msg + "\nconsole of the last one ends:\n" + string(e.Console)
+	}
+	return msg + "\nthe last one wrote nothing to its console"
+}
+
+// gets counts the machines of a lane that got nowhere.
+func (c *Campaign) gets(as *assignment, res *attempt.Result) error {
+	lane := as.lane.String()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !res.Stood() {
+		c.stood[lane] = 0
+		return nil
+	}
+	if c.stood[lane]++; c.stood[lane] < standing {
+		return nil
+	}
+	return &StandError{Lane: lane, Attempt: as.a, Limit: res.Limit, Console: res.Console[max(0, len(res.Console)-consoleEnd):], QEMU: res.QEMULog}
+}
+
+// consoleEnd is how much of a console an error carries.
+const consoleEnd = 2000
+
 // run makes an attempt and takes down what came of it.
 func (c *Campaign) run(ctx context.Context, as *assignment) error {
 	var res *attempt.Result
@@ -357,7 +402,7 @@ func (c *Campaign) run(ctx context.Context, as *assignment) error {
 	if ctx.Err() != nil && res.End == vm.Killed {
 		return nil // not an end of its own
 	}
-	return c.take(ctx, as, res)
+	return errors.Join(c.take(ctx, as, res), c.gets(as, res))
 }
 
 // take logs the outcomes. Those whose turn never came, since the machine went

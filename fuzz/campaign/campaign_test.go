@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/finding"
@@ -31,6 +32,8 @@ type fake struct {
 	each func(a attempt.Attempt, i int) (title string, down bool)
 	err  func(run int) error
 	stop func(run int)
+	// stands says whether a machine stands until its time is over.
+	stands func(a attempt.Attempt) bool
 }
 
 func (f *fake) try(ctx context.Context, a attempt.Attempt) (*attempt.Result, error) {
@@ -47,6 +50,13 @@ func (f *fake) try(ctx context.Context, a attempt.Attempt) (*attempt.Result, err
 		}
 	}
 	res := &attempt.Result{End: vm.Exited, Console: fmt.Appendf(nil, "schedule %d\n", a.Schedule)}
+	if f.stands != nil && f.stands(a) {
+		res.End, res.Limit, res.QEMULog = vm.Timeout, 45*time.Second, "cannot do that"
+		for i, s := range a.Scenarios {
+			res.Outcomes = append(res.Outcomes, attempt.Outcome{Scenario: s, Begun: i == 0, Verdict: model.Verdict{Status: oracle.Unknown}})
+		}
+		return res, nil
+	}
 	down := false
 	for i, s := range a.Scenarios {
 		o := attempt.Outcome{Scenario: s, Begun: !down, Trace: []byte(s.ID()), Verdict: model.Verdict{Status: oracle.Pass, Ops: 10}}
@@ -260,6 +270,37 @@ func TestMachinesThatDoNotStart(t *testing.T) {
 	var be *vm.BootError
 	if err := begin(t, t.TempDir(), never).Run(t.Context()); !errors.As(err, &be) {
 		t.Errorf("error of a campaign whose machines never start: %v", err)
+	}
+}
+
+// Machines that start and then stand must not keep a campaign for ever; single
+// ones among others that get somewhere must not end it.
+func TestMachinesThatStand(t *testing.T) {
+	turn := map[vm.Mode]int{}
+	c := begin(t, t.TempDir(), &fake{stands: func(a attempt.Attempt) bool {
+		turn[a.Setup.Mode]++
+		return turn[a.Setup.Mode]%standing != 0
+	}})
+	c.Jobs = 1
+	if err := c.Run(t.Context()); err != nil {
+		t.Errorf("each fifth machine of a lane gets somewhere: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := &fake{stands: func(attempt.Attempt) bool { return true }}
+	err := begin(t, t.TempDir(), f).Run(ctx)
+	var se *StandError
+	if !errors.As(err, &se) {
+		t.Fatalf("error of a campaign whose machines stand: %v", err)
+	}
+	// Both lanes stand, each for its own count.
+	if f.runs < standing || f.runs > 2*standing {
+		t.Errorf("%d machines were tried", f.runs)
+	}
+	for _, want := range []string{se.Lane, "45s", "cannot do that", fmt.Sprintf("schedule %d", se.Attempt.Schedule)} {
+		if !strings.HasPrefix(se.Lane, "release/") || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not tell %q: %v", want, err)
+		}
 	}
 }
 

@@ -104,6 +104,7 @@ type Result struct {
 	Hello      guestproto.Hello
 	Steps      []StepResult // one for each step of the job
 	Console    []byte
+	QEMULog    string // the end of what QEMU itself said
 	Complaints []Complaint
 	AgentError string // what the agent itself could not do
 	StreamErr  error  // the frames ended inside one or were damaged
@@ -412,9 +413,13 @@ func Run(ctx context.Context, cfg Config, on func(Event)) (*Result, error) {
 	for i := range res.Steps {
 		res.Steps[i].Console = stepConsole(res.Console, i, res.Steps[i].Name)
 	}
+	said, err := os.ReadFile(filepath.Join(dir, qemuFile))
+	if err != nil {
+		return nil, fmt.Errorf("read QEMU's log: %w", err)
+	}
+	res.QEMULog = strings.TrimSpace(string(tail(said, 2000)))
 	if res.Hello.Release == "" {
-		said, _ := os.ReadFile(filepath.Join(dir, qemuFile))
-		return res, &BootError{End: res.End, Console: tail(res.Console, 2000), QEMU: strings.TrimSpace(string(tail(said, 2000)))}
+		return res, &BootError{End: res.End, Console: tail(res.Console, 2000), QEMU: res.QEMULog}
 	}
 	return res, nil
 }
