@@ -127,7 +127,7 @@ test-lib-guest: build ## the library's tests in a debug kernel, where views are 
 
 .PHONY: test-fuzz
 test-fuzz: build ## a short campaign; findings on seeded defects again, byte for byte, in a second checkout
-	@WFLP_BOOT=1 tools/gotest.sh 'fuzzing' -count=1 -timeout=40m -run '^TestFuzz' ./cmd/wflp
+	@WFLP_BOOT=1 tools/gotest.sh 'fuzzing' -count=1 -timeout=65m -run '^TestFuzz' ./cmd/wflp
 
 .PHONY: test-realworld
 test-realworld: build ## memcached takes a fix under load, in a guest (builds it if it is missing)

@@ -9,8 +9,10 @@ shift
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-go test -v "$@" >"$log" 2>&1
-rc=$?
+# A test that takes minutes says how far it is in lines that begin with its name;
+# whoever ends this script sees those at least.
+go test -v "$@" 2>&1 | tee "$log" | grep --line-buffered -E '^Test[A-Za-z/]+: '
+rc=${PIPESTATUS[0]}
 grep -E '^(ok|FAIL|panic:|---|#)' "$log" | grep -vE '^--- (PASS|SKIP)' || true
 if [ $rc -ne 0 ]; then
 	printf 'go test failed; all it said, but for what passed:\n'

@@ -4,6 +4,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -23,6 +25,7 @@ func TestBootEvaluate(t *testing.T) {
 	if os.Getenv("WFLP_BOOT") == "" {
 		t.Skip("WFLP_BOOT is not set")
 	}
+	ctx, said := bounded(t, 35*time.Minute)
 	dir := t.TempDir()
 	wflp, out := filepath.Join(dir, "wflp"), filepath.Join(dir, "out")
 	if said, err := exec.Command("go", "build", "-o", wflp, ".").CombinedOutput(); err != nil {
@@ -30,13 +33,14 @@ func TestBootEvaluate(t *testing.T) {
 	}
 	evaluate := []string{"evaluate", "-profile", "smoke", "-out", out}
 	// Kernels are built in peace, before anything is killed.
-	if said, err := exec.Command(wflp, "kernel", "build", "release", "stock", "debug", "kasan").CombinedOutput(); err != nil {
-		t.Fatalf("build kernels: %v\n%s", err, said)
+	build := exec.CommandContext(ctx, wflp, "kernel", "build", "release", "stock", "debug", "kasan")
+	build.Stdout, build.Stderr = said, said
+	if err := build.Run(); err != nil {
+		t.Fatalf("build kernels: %v, %v", err, context.Cause(ctx))
 	}
 
-	var said bytes.Buffer
-	cmd := exec.Command(wflp, evaluate...)
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd := exec.CommandContext(ctx, wflp, evaluate...)
+	cmd.Stdout, cmd.Stderr = said, said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +49,7 @@ func TestBootEvaluate(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) || cmd.ProcessState != nil {
-			t.Errorf("no unit is recorded:\n%s", &said)
+			t.Errorf("no unit is recorded:\n%s", said)
 			break
 		}
 	}
@@ -60,12 +64,15 @@ func TestBootEvaluate(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	again, err := exec.Command(wflp, evaluate...).CombinedOutput()
-	if err != nil {
-		t.Errorf("go on: %v\n%s", err, again)
+	var again bytes.Buffer
+	cmd = exec.CommandContext(ctx, wflp, evaluate...)
+	cmd.Stdout = io.MultiWriter(&again, said)
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Run(); err != nil {
+		t.Errorf("go on: %v, %v\n%s", err, context.Cause(ctx), &again)
 	}
-	if !strings.Contains(string(again), "are in the records already") {
-		t.Errorf("it began anew:\n%s", again)
+	if !strings.Contains(again.String(), "are in the records already") {
+		t.Errorf("it began anew:\n%s", &again)
 	}
 	after, err := record.ReadAll(out)
 	if err != nil {
@@ -85,7 +92,7 @@ func TestBootEvaluate(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := evaluation.Check(s); err != nil {
-		t.Errorf("%v\n%s", err, again)
+		t.Errorf("%v\n%s", err, &again)
 	}
 	if files, _ := filepath.Glob(filepath.Join(out, "machines", "*")); len(files) > 0 {
 		t.Errorf("left behind: %v", files)

@@ -4,13 +4,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/wflp/wflp/fuzz/attempt"
 	"github.com/wflp/wflp/fuzz/finding"
@@ -32,18 +37,69 @@ func TestFuzzCampaign(t *testing.T) {
 	if err := os.RemoveAll(out); err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
-	inv := &invocation{stdout: &said, stderr: &said, args: []string{"run", "-out", out, "-seed", "20", "-blind", "-batch", "4", "-iterations", "300", "-lanes", "release/deterministic"}}
-	err = runFuzz(t.Context(), inv)
+	ctx, said := bounded(t, 15*time.Minute)
+	inv := &invocation{stdout: said, stderr: said, args: []string{"run", "-out", out, "-seed", "20", "-blind", "-batch", "4", "-iterations", "300", "-lanes", "release/deterministic"}}
+	err = runFuzz(ctx, inv)
 	var code *codeError
 	switch {
 	case err == nil:
-		t.Logf("%s", &said)
+		t.Logf("%s", said)
 	case errors.As(err, &code) && code.code == exitFinding:
-		t.Errorf("there are findings; `wflp fuzz replay FOLDER` shows one again:\n%s", &said)
+		t.Errorf("there are findings; `wflp fuzz replay FOLDER` shows one again:\n%s", said)
 	default:
-		t.Errorf("fuzz run: %v\n%s", err, &said)
+		t.Errorf("fuzz run: %v, %v\n%s", err, context.Cause(ctx), said)
 	}
+}
+
+// bounded gives a test that starts machines a time of its own, and what it says a
+// way to the log at once: what only stands in a buffer is lost when go test kills
+// a test that takes too long.
+func bounded(t *testing.T, limit time.Duration) (context.Context, *loud) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("%s took longer than %s", t.Name(), limit))
+	t.Cleanup(cancel)
+	began := time.Now()
+	said := &loud{}
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(30 * time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				fmt.Fprintf(os.Stderr, "%s: %s of at most %s: %s\n", t.Name(), time.Since(began).Round(time.Second), limit, said.last())
+			case <-done:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(done) })
+	return ctx, said
+}
+
+// loud keeps what is written and writes it to stderr as well.
+type loud struct {
+	mu   sync.Mutex
+	kept bytes.Buffer
+}
+
+func (l *loud) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kept.Write(b)
+	return os.Stderr.Write(b)
+}
+
+// last is the last whole line.
+func (l *loud) last() string {
+	lines := strings.Split(l.String(), "\n")
+	return lines[max(0, len(lines)-2)]
+}
+
+func (l *loud) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept.String()
 }
 
 // TestFuzzFindings sees findings on seeded defects again, one of each kind of
@@ -61,14 +117,14 @@ func TestFuzzFindings(t *testing.T) {
 	}
 	for _, dir := range thin {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			var said bytes.Buffer
-			inv := &invocation{stdout: &said, stderr: &said}
-			f, kit, err := inv.readFinding(t.Context(), dir)
+			ctx, said := bounded(t, 15*time.Minute)
+			inv := &invocation{stdout: said, stderr: said}
+			f, kit, err := inv.readFinding(ctx, dir)
 			if err != nil {
-				t.Fatalf("%v\n%s", err, &said)
+				t.Fatalf("%v\n%s", err, said)
 			}
-			full := again(t, f, kit)
-			cmd := exec.Command("build/wflp", "fuzz", "replay", full)
+			full := again(ctx, t, f, kit, said)
+			cmd := exec.CommandContext(ctx, "build/wflp", "fuzz", "replay", full)
 			cmd.Dir = second
 			got, err := cmd.CombinedOutput()
 			if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != exitFinding {
@@ -84,15 +140,16 @@ func TestFuzzFindings(t *testing.T) {
 // again makes a whole folder of a finding, and returns a copy of it that shares no
 // file with anything. A kernel that another compiler made, or of a series that has
 // changed, interleaves in another way, so some more schedules are tried.
-func again(t *testing.T, f *finding.Finding, kit attempt.Kit) string {
+func again(ctx context.Context, t *testing.T, f *finding.Finding, kit attempt.Kit, said io.Writer) string {
 	t.Helper()
 	var titles []string
 	for range 8 {
-		res, err := attempt.Machines(kit, "")(t.Context(), f.Attempt)
+		res, err := attempt.Machines(kit, "")(ctx, f.Attempt)
 		if err != nil {
 			t.Fatal(err)
 		}
 		last := res.Outcomes[len(res.Outcomes)-1]
+		fmt.Fprintf(said, "schedule %d: machine %s after %.1f s of at most %s, %q\n", f.Attempt.Schedule, res.End, res.Duration.Seconds(), res.Limit, last.Title)
 		if titles = append(titles, last.Title); last.Title != f.Title {
 			f.Attempt.Schedule++
 			continue
