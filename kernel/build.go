@@ -62,7 +62,7 @@ type Manifest struct {
 	Recipe        int    `json:"recipe"`
 	SourceVersion string `json:"source_version"`
 	SourceSHA256  string `json:"source_sha256"`
-	SeriesSHA256  string `json:"series_sha256"`
+	SeriesSHA256  string `json:"series_sha256"` // of its code, see codeDigest
 	Patches       int    `json:"patches"`
 	Options       string `json:"options"`
 	Compiler      string `json:"compiler"`
@@ -152,7 +152,7 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 	p.manifest = Manifest{
 		Variant: v.Name, Mutant: mutant, Recipe: recipeVersion,
 		SourceVersion: p.src.Version, SourceSHA256: p.src.DebSHA256,
-		SeriesSHA256: seriesDigest(p.series), Patches: len(p.series),
+		SeriesSHA256: codeDigest(p.series), Patches: len(p.series),
 		Options: formatOptions(p.options), Compiler: compiler, Linker: linker,
 	}
 	p.manifest.Digest = p.manifest.digest()

@@ -128,6 +128,35 @@ func TestSeriesDigestSeesOrderAndBoundaries(t *testing.T) {
 	}
 }
 
+func TestCodeDigestIsOfWhatIsCompiled(t *testing.T) {
+	patch := func(subject string, files ...string) Patch {
+		text := "Subject: " + subject + "\n---\n"
+		for _, f := range files {
+			text += "diff --git a/" + f + " b/" + f + "\n+++ b/" + f + "\n+x\n"
+		}
+		return Patch{Data: []byte(text)}
+	}
+	code := codeDigest([]Patch{patch("one", "mm/a.c"), patch("two", "mm/b.c")})
+	for _, same := range [][]Patch{
+		{patch("1", "mm/a.c", "MAINTAINERS"), patch("2", "Documentation/mm/a.rst", "mm/b.c")},
+		{patch("one", "mm/a.c"), patch("a test", "tools/testing/selftests/mm/a.c"), patch("two", "mm/b.c")},
+	} {
+		if codeDigest(same) != code {
+			t.Errorf("another kernel: %s", same)
+		}
+	}
+	for _, other := range [][]Patch{
+		{patch("one", "mm/a.c")},
+		{patch("two", "mm/b.c"), patch("one", "mm/a.c")},
+		{patch("one", "mm/a.c"), patch("two", "mm/b.c", "tools/objtool/a.c")},
+		{patch("one", "mm/a.c"), patch("two", "mm/MAINTAINERS.c")},
+	} {
+		if codeDigest(other) == code {
+			t.Errorf("the same kernel: %s", other)
+		}
+	}
+}
+
 func TestNewestVersion(t *testing.T) {
 	madison := ` linux-source-6.12 | 6.12.9-1~deb12u1 | http://x bookworm-security/main amd64 Packages
  linux-source-6.12 | 6.12.101-1~deb12u1 | http://x bookworm-security/main amd64 Packages

@@ -5,6 +5,8 @@ package kernel
 import (
 	"context"
 	"path/filepath"
+	"regexp"
+	"slices"
 
 	"github.com/wflp/wflp/internal/build"
 )
@@ -31,4 +33,33 @@ func (b *Builder) tree(src source, variant string, series []Patch) build.Tree {
 func (b *Builder) patchedTree(ctx context.Context, src source, variant string, series []Patch) (string, error) {
 	t := b.tree(src, variant, series)
 	return t.Dir, t.Sync(ctx)
+}
+
+var (
+	// Lines of content begin with a sign or a space, so this begins a file.
+	fileRE = regexp.MustCompile(`(?m)^diff --git `)
+	// uncompiledRE is of files that no build of a kernel reads.
+	uncompiledRE = regexp.MustCompile(`^diff --git a/(MAINTAINERS |Documentation/|tools/testing/selftests/)`)
+)
+
+// codeDigest hashes what of a series gets into a kernel: its changes of files in
+// their order, but for those of tests and documents, and without what patches say
+// to people. So a better test makes no other kernel, and what was measured on a
+// kernel stays comparable.
+func codeDigest(series []Patch) string {
+	var code []Patch
+	for _, p := range series {
+		end := len(p.Data)
+		starts := fileRE.FindAllIndex(p.Data, -1)
+		var files []Patch
+		for _, at := range slices.Backward(starts) {
+			if file := p.Data[at[0]:end]; !uncompiledRE.Match(file) {
+				files = append(files, Patch{Data: file})
+			}
+			end = at[0]
+		}
+		slices.Reverse(files)
+		code = append(code, files...)
+	}
+	return seriesDigest(code)
 }
