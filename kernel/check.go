@@ -7,8 +7,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -36,8 +38,8 @@ func (b *Builder) Check(ctx context.Context) (Checked, error) {
 	if err != nil {
 		return c, err
 	}
-	for _, patch := range p.series {
-		text, err := checkpatch(ctx, p.src.dir, patch)
+	for i, patch := range p.series {
+		text, err := checkpatch(ctx, p.src.dir, patch, maintained(p.series[:i+1]))
 		if err != nil {
 			return c, err
 		}
@@ -66,8 +68,34 @@ func (b *Builder) Check(ctx context.Context) (Checked, error) {
 	return c, nil
 }
 
+var (
+	patternRE = regexp.MustCompile(`(?m)^\+F:\t(.+)$`)
+	newFileRE = regexp.MustCompile(`(?m)^diff --git a/(\S+) .*\nnew file mode `)
+)
+
+// maintained tells whether the files that the last patch of a series adds are in
+// MAINTAINERS by then. checkpatch asks for that of each patch that adds a file and
+// leaves MAINTAINERS alone, as it sees no other patch.
+func maintained(series []Patch) bool {
+	var patterns []string
+	for _, p := range series {
+		for _, m := range patternRE.FindAllSubmatch(p.Data, -1) {
+			patterns = append(patterns, string(m[1]))
+		}
+	}
+	for _, m := range newFileRE.FindAllSubmatch(series[len(series)-1].Data, -1) {
+		if !slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, err := path.Match(pattern, string(m[1]))
+			return ok && err == nil
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
 // checkpatch returns what it complains of, or nothing.
-func checkpatch(ctx context.Context, src string, patch Patch) (string, error) {
+func checkpatch(ctx context.Context, src string, patch Patch, maintained bool) (string, error) {
 	f, err := os.CreateTemp("", "wflp-*.patch")
 	if err != nil {
 		return "", fmt.Errorf("run checkpatch: %w", err)
@@ -80,7 +108,11 @@ func checkpatch(ctx context.Context, src string, patch Patch) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("run checkpatch: %w", err)
 	}
-	cmd := command(ctx, src, "perl", "scripts/checkpatch.pl", "--strict", "--quiet", "--no-summary", "--show-types", "--color=never", f.Name())
+	args := []string{"scripts/checkpatch.pl", "--strict", "--quiet", "--no-summary", "--show-types", "--color=never"}
+	if maintained {
+		args = append(args, "--ignore=FILE_PATH_CHANGES")
+	}
+	cmd := command(ctx, src, "perl", append(args, f.Name())...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()

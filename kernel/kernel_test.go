@@ -157,6 +157,27 @@ func TestCodeDigestIsOfWhatIsCompiled(t *testing.T) {
 	}
 }
 
+func TestMaintained(t *testing.T) {
+	adds := func(file, more string) Patch {
+		return Patch{Data: []byte("diff --git a/" + file + " b/" + file + "\nnew file mode 100644\n+x\n" + more)}
+	}
+	entry := "diff --git a/MAINTAINERS b/MAINTAINERS\n+F:\tmm/test/view*\n"
+	for _, c := range []struct {
+		series []Patch
+		want   bool
+	}{
+		{[]Patch{adds("mm/test/view_a.c", "")}, false},
+		{[]Patch{adds("mm/test/view_a.c", entry)}, true},
+		{[]Patch{adds("mm/test/view_a.c", entry), adds("mm/test/view_b.c", "")}, true},
+		{[]Patch{adds("mm/test/view_b.c", ""), adds("mm/test/other.c", entry)}, false},
+		{[]Patch{adds("mm/test/view_a.c", entry), {Data: []byte("diff --git a/mm/a.c b/mm/a.c\n+x\n")}}, true},
+	} {
+		if got := maintained(c.series); got != c.want {
+			t.Errorf("%d patches, the last %q: %v", len(c.series), c.series[len(c.series)-1].Data, got)
+		}
+	}
+}
+
 func TestNewestVersion(t *testing.T) {
 	madison := ` linux-source-6.12 | 6.12.9-1~deb12u1 | http://x bookworm-security/main amd64 Packages
  linux-source-6.12 | 6.12.101-1~deb12u1 | http://x bookworm-security/main amd64 Packages
