@@ -28,7 +28,7 @@ WFLP := build/wflp
 .PHONY: help
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@printf '\nVariables: PROFILE=quick|full OUT=DIR VARIANT=release|stock|debug|kasan|kcsan|rt TREE=DIR\n'
+	@printf '\nVariables: PROFILE=quick|full OUT=DIR VARIANT=release|stock|debug|kasan|fuzz|kcsan|rt TREE=DIR\n'
 
 .PHONY: bootstrap
 bootstrap: ## install what is missing: Debian packages (root or sudo), Go

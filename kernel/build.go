@@ -55,18 +55,19 @@ func (b *Builder) logf(format string, args ...any) {
 
 // Manifest lists all that went into a kernel.
 type Manifest struct {
-	Variant       string `json:"variant"`
-	Mutant        string `json:"mutant,omitempty"`
-	Digest        string `json:"digest"`
-	Release       string `json:"release"`
-	Recipe        int    `json:"recipe"`
-	SourceVersion string `json:"source_version"`
-	SourceSHA256  string `json:"source_sha256"`
-	SeriesSHA256  string `json:"series_sha256"` // of its code, see codeDigest
-	Patches       int    `json:"patches"`
-	Options       string `json:"options"`
-	Compiler      string `json:"compiler"`
-	Linker        string `json:"linker"`
+	Variant       string   `json:"variant"`
+	Mutant        string   `json:"mutant,omitempty"`
+	Digest        string   `json:"digest"`
+	Release       string   `json:"release"`
+	Recipe        int      `json:"recipe"`
+	SourceVersion string   `json:"source_version"`
+	SourceSHA256  string   `json:"source_sha256"`
+	SeriesSHA256  string   `json:"series_sha256"` // of its code, see codeDigest
+	Patches       int      `json:"patches"`
+	Options       string   `json:"options"`
+	Make          []string `json:"make,omitempty"`
+	Compiler      string   `json:"compiler"`
+	Linker        string   `json:"linker"`
 }
 
 // digest names the kernel: the first 16 digits of a hash of all inputs.
@@ -153,7 +154,7 @@ func (b *Builder) plan(ctx context.Context, name string) (*plan, error) {
 		Variant: v.Name, Mutant: mutant, Recipe: recipeVersion,
 		SourceVersion: p.src.Version, SourceSHA256: p.src.DebSHA256,
 		SeriesSHA256: codeDigest(p.series), Patches: len(p.series),
-		Options: formatOptions(p.options), Compiler: compiler, Linker: linker,
+		Options: formatOptions(p.options), Make: v.Make, Compiler: compiler, Linker: linker,
 	}
 	p.manifest.Digest = p.manifest.digest()
 	return p, nil
@@ -336,7 +337,7 @@ func (m *maker) args(more ...string) []string {
 		"-C", m.srcDir, "O=" + m.obj, "ARCH=x86_64",
 		"LOCALVERSION=-wflp-" + m.variant.Name,
 		"KBUILD_BUILD_TIMESTAMP=2024-01-01 00:00:00 UTC", "KBUILD_BUILD_USER=wflp", "KBUILD_BUILD_HOST=wflp", "KBUILD_BUILD_VERSION=1",
-	}, more...)
+	}, slices.Concat(m.variant.Make, more)...)
 }
 
 // configure writes .config, but leaves a finished one alone when it would come

@@ -25,6 +25,9 @@ type Variant struct {
 	// Fragments are the files of config/, without suffix, in order: a later
 	// one wins over an earlier one.
 	Fragments []string
+	// Make are variables on kbuild's command line, NAME=VALUE: what its Makefiles
+	// would say for single files, without a change of the source.
+	Make []string
 	// Series says whether the patch series is applied.
 	Series bool
 	// PVH says that the machine starts vmlinux itself; a variant without it
@@ -48,11 +51,25 @@ func Variants() []Variant {
 			About: "lockdep, DEBUG_VM, list checks, stall detectors and the view checker"},
 		{Name: "kasan", Fragments: []string{"base", "debug", "kasan"}, Series: true, PVH: false, Objects: 1440,
 			About: "KASAN in place of lockdep, otherwise as debug"},
+		{Name: "fuzz", Fragments: []string{"base", "release", "fuzz"}, Make: instrumented(
+			"mm_view", "memory", "mprotect", "mremap", "pgtable-generic"), Series: true, PVH: true, Objects: 1400,
+			About: "as release, and tells a fuzzer which code of the mechanism it reached (KCOV)"},
 		{Name: "kcsan", Fragments: []string{"base", "debug", "kcsan"}, Series: true, PVH: true, Objects: 1440,
 			About: "KCSAN in place of lockdep, otherwise as debug"},
 		{Name: "rt", Fragments: []string{"base", "debug", "rt"}, Series: true, PVH: true, Objects: 1440,
 			About: "PREEMPT_RT, otherwise as debug, without what Linux does not offer with it"},
 	}
+}
+
+// instrumented has KCOV see the mechanism and the files that most of its hooks are
+// in. All of the kernel would drown these in what every program does. tlb.o stays
+// out: Linux has it so, since it runs where coverage cannot be taken down.
+func instrumented(objects ...string) []string {
+	var out []string
+	for _, o := range objects {
+		out = append(out, "KCOV_INSTRUMENT_"+o+".o=y")
+	}
+	return out
 }
 
 // Checks says whether a kernel checks itself, which makes it several times slower
@@ -109,7 +126,7 @@ func (b Built) PVH() bool {
 // takes several times as many instructions for the same then.
 func (b Built) Checks() bool {
 	v, err := VariantByName(b.Variant)
-	return err == nil && slices.ContainsFunc(v.Fragments, func(f string) bool { return f != "base" && f != "release" })
+	return err == nil && v.Checks()
 }
 
 // DefaultCacheDir is where kernels, images and toolchains are kept:

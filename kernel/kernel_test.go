@@ -97,7 +97,7 @@ func TestLaterFragmentWins(t *testing.T) {
 }
 
 func TestDigestCoversEveryInput(t *testing.T) {
-	base := Manifest{Variant: "v", Recipe: 1, SourceVersion: "1", SourceSHA256: "a", SeriesSHA256: "b", Options: "c", Compiler: "d", Linker: "e"}
+	base := Manifest{Variant: "v", Recipe: 1, SourceVersion: "1", SourceSHA256: "a", SeriesSHA256: "b", Options: "c", Make: []string{"f"}, Compiler: "d", Linker: "e"}
 	result := map[string]bool{"Digest": true, "Release": true, "Patches": true}
 	v := reflect.ValueOf(base)
 	for i := range v.NumField() {
@@ -108,6 +108,8 @@ func TestDigestCoversEveryInput(t *testing.T) {
 			f.SetString(f.String() + "x")
 		case reflect.Int:
 			f.SetInt(f.Int() + 1)
+		case reflect.Slice:
+			f.Set(reflect.ValueOf([]string{"f", "g"}))
 		default:
 			t.Fatalf("field %s has a kind this test does not know", name)
 		}

@@ -113,6 +113,7 @@ void list_run(unsigned int list)
 		self->op = (uint16_t)i;
 		self->sub = 0;
 		op_run(o);
+		kcov_room();
 	}
 	kcov_stop();
 	if (self->who_fd >= 0)

@@ -108,6 +108,7 @@ void *map_area(unsigned int area, unsigned int unit, unsigned int count, unsigne
 void op_run(const struct fuzzwire_op *o);
 void op_final(void);
 void kcov_start(void);
+void kcov_room(void);
 void kcov_stop(void);
 
 /* probe.c: each returns 0 or the signal, negative */

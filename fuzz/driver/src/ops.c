@@ -942,14 +942,11 @@ void kcov_start(void)
 		__atomic_store_n(&self->kcov[0], 0, __ATOMIC_RELAXED);
 }
 
-void kcov_stop(void)
+/* What has been seen so far goes into the set that all threads share. */
+static void kcov_take(void)
 {
-	uint64_t n;
+	uint64_t n = self->kcov[0];
 
-	if (!self->kcov)
-		return;
-	ioctl(self->kcov_fd, KCOV_DISABLE, 0);
-	n = self->kcov[0];
 	for (uint64_t i = 1; i <= n && i < KCOV_WORDS; i++) {
 		uint64_t pc = self->kcov[i], h = pc * 0x9e3779b97f4a7c15ull >> 48;
 
@@ -961,6 +958,23 @@ void kcov_stop(void)
 				break;
 		}
 	}
+	/* Between two operations the kernel adds nothing for this thread. */
+	__atomic_store_n(&self->kcov[0], 0, __ATOMIC_RELAXED);
+}
+
+/* The kernel drops what does not fit, so it is emptied before it is full. */
+void kcov_room(void)
+{
+	if (self->kcov && self->kcov[0] > KCOV_WORDS / 2)
+		kcov_take();
+}
+
+void kcov_stop(void)
+{
+	if (!self->kcov)
+		return;
+	ioctl(self->kcov_fd, KCOV_DISABLE, 0);
+	kcov_take();
 	munmap(self->kcov, KCOV_WORDS * 8);
 	close(self->kcov_fd);
 }
