@@ -70,12 +70,13 @@ func runFuzz(ctx context.Context, inv *invocation) error {
 	return silentExit(exitUsage)
 }
 
-// defaultLanes: most of the time goes to what runs most scenarios; kernels with
+// defaultLanes: most of the time goes to what runs most scenarios, and most of it
+// with a TLB that shows missing flushes, which costs nothing; kernels with
 // checks see what others do not, and free-running machines see what one thread
 // for all processors hides.
-const defaultLanes = "release/deterministic:6,debug/deterministic:2,kasan/deterministic:1,release/fast:1"
+const defaultLanes = "release/deterministic+tlb:4,release/deterministic:2,debug/deterministic:2,kasan/deterministic:1,release/fast:1"
 
-// parseLanes reads VARIANT/MODE[:WEIGHT],…
+// parseLanes reads VARIANT/MODE[+tlb][:WEIGHT],…
 func parseLanes(text string, cpus int) ([]campaign.Lane, error) {
 	var out []campaign.Lane
 	for _, word := range strings.Split(text, ",") {
@@ -89,9 +90,13 @@ func parseLanes(text string, cpus int) ([]campaign.Lane, error) {
 			l.Weight = n
 		}
 		variant, mode, ok := strings.Cut(name, "/")
+		mode, l.TLB = strings.CutSuffix(mode, attempt.WithTLB)
 		l.Variant, l.Mode = variant, vm.Mode(mode)
 		if !ok || !l.Mode.Valid() {
-			return nil, usagef("lane %q: want VARIANT/MODE:WEIGHT, with a mode of %v", word, vm.Modes())
+			return nil, usagef("lane %q: want VARIANT/MODE:WEIGHT, with a mode of %v, or VARIANT/MODE%s:WEIGHT", word, vm.Modes(), attempt.WithTLB)
+		}
+		if l.TLB && l.Mode == vm.Measured {
+			return nil, usagef("lane %q: the TLB of a measured machine is that of this host; leave %s away", word, attempt.WithTLB)
 		}
 		l.CPUs, l.MemMiB = cpus, cmp.Or((&machineFlags{variant: variant}).memory(), vm.DefaultMemMiB)
 		if slices.ContainsFunc(out, func(o campaign.Lane) bool { return o.Setup == l.Setup }) {
@@ -106,7 +111,7 @@ func fuzzRun(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("fuzz run")
 	out := fs.String("out", "out/fuzz", "folder of the campaign; one that is there is gone on with")
 	seed := fs.Uint64("seed", 1, "seed of the campaign")
-	lanes := fs.String("lanes", defaultLanes, "kinds of machines: VARIANT/MODE:WEIGHT, with commas")
+	lanes := fs.String("lanes", defaultLanes, "kinds of machines: VARIANT/MODE:WEIGHT or VARIANT/MODE+tlb:WEIGHT, with commas")
 	cpus := fs.Int("cpus", vm.DefaultCPUs, "virtual processors of a machine")
 	batch := fs.Int("batch", 0, "scenarios that one machine runs (default 1, or 8 where each machine has to boot)")
 	limit := fs.Duration("time", 0, "end after this long, over all starts (0: no bound)")
@@ -216,6 +221,9 @@ func (inv *invocation) prepare(ctx context.Context, s attempt.Setup, kit *attemp
 	}
 	if kit.Emulator, err = vm.EmulatorFor(ctx, b, s.Mode); err != nil {
 		return err
+	}
+	if s.TLB && !kit.Emulator.Exists() {
+		return fmt.Errorf("prepare machines of %s: the adversarial TLB is part of an emulator of our own, and there is none; see wflp qemu build, or leave %s away", s, attempt.WithTLB)
 	}
 	return kit.Keep(ctx, s, b.CacheDir)
 }

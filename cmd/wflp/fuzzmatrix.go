@@ -35,7 +35,7 @@ func fuzzMatrix(ctx context.Context, inv *invocation) error {
 	limit := fs.Duration("cap", 10*time.Minute, "time of a campaign")
 	only := fs.String("mutants", "", "defects whose number and name match this regular expression (default: all)")
 	every := fs.Int("every", 1, "of these, each N-th by number, the first among them: a sample for other machines")
-	lanes := fs.String("lanes", "debug/deterministic", "kinds of machines: VARIANT/MODE:WEIGHT, with commas")
+	lanes := fs.String("lanes", "debug/deterministic", "kinds of machines: VARIANT/MODE:WEIGHT or VARIANT/MODE+tlb:WEIGHT, with commas")
 	withBlind := fs.Bool("blind", false, "look for each of them without guidance as well")
 	freeLanes := fs.String("free", "", "look for each of them in these machines as well: release/fast, say")
 	cpus := fs.Int("cpus", vm.DefaultCPUs, "virtual processors of a machine")

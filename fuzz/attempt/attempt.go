@@ -30,9 +30,19 @@ type Setup struct {
 	Mode    vm.Mode `json:"mode"`
 	CPUs    int     `json:"cpus"`
 	MemMiB  int     `json:"mem_mib"`
+	// TLB: the emulator's adversarial one, which shows flushes that are missing.
+	TLB bool `json:"adversarial_tlb,omitempty"`
 }
 
-func (s Setup) String() string { return fmt.Sprintf("%s/%s", s.Variant, s.Mode) }
+// WithTLB marks the mode of machines that have the adversarial TLB.
+const WithTLB = "+tlb"
+
+func (s Setup) String() string {
+	if s.TLB {
+		return fmt.Sprintf("%s/%s%s", s.Variant, s.Mode, WithTLB)
+	}
+	return fmt.Sprintf("%s/%s", s.Variant, s.Mode)
+}
 
 // Kit is what machines are made of.
 type Kit struct {
@@ -133,7 +143,7 @@ func Debugged(k Kit, socket string) Runner {
 }
 
 func (a Attempt) config(k Kit, dir string, job guestproto.Job, files map[string][]byte) vm.Config {
-	return vm.Config{Mode: a.Setup.Mode, Kernel: k.Kernel, Image: k.Image, CPUs: a.Setup.CPUs, MemMiB: a.Setup.MemMiB,
+	return vm.Config{Mode: a.Setup.Mode, Kernel: k.Kernel, Image: k.Image, CPUs: a.Setup.CPUs, MemMiB: a.Setup.MemMiB, AdversarialTLB: a.Setup.TLB,
 		Emulator: k.Emulator, From: k.From, Seed: machineSeed, Schedule: a.Schedule,
 		Timeout: a.limit(k), Dir: dir, Job: job, JobFiles: files}
 }
