@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -52,7 +53,7 @@ func Variants() []Variant {
 		{Name: "kasan", Fragments: []string{"base", "debug", "kasan"}, Series: true, PVH: false, Objects: 1440,
 			About: "KASAN in place of lockdep, otherwise as debug"},
 		{Name: "fuzz", Fragments: []string{"base", "release", "fuzz"}, Make: instrumented(
-			"mm_view", "memory", "mprotect", "mremap", "pgtable-generic"), Series: true, PVH: true, Objects: 1400,
+			"mm/mm_view", "mm/memory", "mm/mprotect", "mm/mremap", "mm/pgtable-generic"), Series: true, PVH: true, Objects: 1400,
 			About: "as release, and tells a fuzzer which code of the mechanism it reached (KCOV)"},
 		{Name: "kcsan", Fragments: []string{"base", "debug", "kcsan"}, Series: true, PVH: true, Objects: 1440,
 			About: "KCSAN in place of lockdep, otherwise as debug"},
@@ -63,11 +64,14 @@ func Variants() []Variant {
 
 // instrumented has KCOV see the mechanism and the files that most of its hooks are
 // in. All of the kernel would drown these in what every program does. tlb.o stays
-// out: Linux has it so, since it runs where coverage cannot be taken down.
+// out: Linux has it so, since it runs where coverage cannot be taken down. kbuild
+// knows files by their last name only, and the boot code has a memory.o of its own,
+// so the folder is asked for.
 func instrumented(objects ...string) []string {
 	var out []string
 	for _, o := range objects {
-		out = append(out, "KCOV_INSTRUMENT_"+o+".o=y")
+		dir, name := path.Split(o)
+		out = append(out, fmt.Sprintf("KCOV_INSTRUMENT_%s.o=$(if $(filter %s,$(obj)),y)", name, path.Clean(dir)))
 	}
 	return out
 }
