@@ -78,6 +78,8 @@ type Attempt struct {
 	// Schedule is the seed of the interleaving, and of all that is random in the
 	// machine. Outside of the deterministic mode it decides nothing.
 	Schedule uint64 `json:"schedule"`
+	// Patience multiplies the limit of the machine, where it is greater than 1.
+	Patience int `json:"-"`
 	// Scenarios are run one after the other, each in processes of its own.
 	Scenarios []*scenario.Scenario `json:"-"`
 }
@@ -106,7 +108,7 @@ func (a Attempt) limit(k Kit) time.Duration {
 	if k.Kernel.Checks() {
 		d *= checkedFactor
 	}
-	return d
+	return d * time.Duration(max(a.Patience, 1))
 }
 
 // Machines is the Runner that starts a virtual machine for each attempt. Its files
@@ -148,12 +150,18 @@ func (a Attempt) config(k Kit, dir string, job guestproto.Job, files map[string]
 		Timeout: a.limit(k), Dir: dir, Job: job, JobFiles: files}
 }
 
+// Stands is the title of a scenario in which a deterministic machine was when its
+// time was over. Its verdict is unknown: the time is the host's. Whether the host
+// was slow or the machine stands is told by giving it more (campaign), and by the
+// same machine with another kernel (matrix).
+const Stands = "hang: the machine stands still"
+
 // Outcome is what came of one scenario.
 type Outcome struct {
 	Scenario *scenario.Scenario
 	Verdict  model.Verdict
 	// Title names the failure, the same for each time that the same thing goes
-	// wrong; empty unless the verdict is a violation.
+	// wrong; empty unless the verdict is a violation, or Stands.
 	Title   string
 	Trace   []byte
 	Console []byte
@@ -215,6 +223,9 @@ func (a Attempt) judge(res *vm.Result) (*Result, error) {
 			Begun: step.Ran || len(step.Console) > 0 || i == 0 || res.Steps[i-1].Ran}
 		if o.Verdict.Status == oracle.Violated {
 			o.Title = model.Title(o.Verdict)
+		}
+		if res.End == vm.Timeout && a.Setup.Mode == vm.Deterministic && o.Begun && !step.Ran && o.Verdict.Status == oracle.Unknown {
+			o.Title = Stands
 		}
 		out.Outcomes = append(out.Outcomes, o)
 	}

@@ -91,6 +91,9 @@ type Campaign struct {
 	// Confirm is how often a new title is run again, outside of deterministic
 	// mode; there it is once.
 	Confirm int
+	// Able says that this host is known to run machines of all lanes in their time.
+	// A campaign that is not told so learns it from its own.
+	Able bool
 	// On is told the status when it has changed, from one goroutine at a time.
 	On func(Status)
 
@@ -429,10 +432,19 @@ func (c *Campaign) take(ctx context.Context, as *assignment, res *attempt.Result
 		if it.parent != nil {
 			e.Parent = it.parent.id
 		}
+		if o.Title == attempt.Stands {
+			ok, err := c.stands(ctx, as, i)
+			if err != nil || ctx.Err() != nil {
+				return err
+			}
+			if e.Title = ""; ok {
+				e.Title, e.Status, e.Note = o.Title, oracle.Violated, stood(res.Limit)
+			}
+		}
 		if o.Verdict.Status != oracle.Pass {
 			e.Note = o.Verdict.Note
 		}
-		if o.Title != "" {
+		if e.Title != "" {
 			if err := c.found(ctx, as, i, res, e); err != nil {
 				return err
 			}
@@ -442,6 +454,34 @@ func (c *Campaign) take(ctx context.Context, as *assignment, res *attempt.Result
 		}
 	}
 	return nil
+}
+
+// patience is how many times its limit a machine that stood is given when it is
+// asked whether it stands or was slow.
+const patience = 4
+
+func stood(limit time.Duration) string {
+	return fmt.Sprintf("it stood for %s, and again for %d times as long", limit, patience)
+}
+
+// stands says whether a machine of deterministic mode that was ended after its
+// limit stands: others of its lane got somewhere on this host, and with the same
+// seeds and much more time it does not get out of the same scenario.
+func (c *Campaign) stands(ctx context.Context, as *assignment, i int) (bool, error) {
+	c.mu.Lock()
+	l := c.st.Lanes[as.lane.String()]
+	ask := (c.Able || l != nil && l.Iterations > l.Undecided) && !c.titles[attempt.Stands]
+	c.mu.Unlock()
+	if !ask {
+		return false, nil
+	}
+	a := as.a
+	a.Scenarios, a.Patience = a.Scenarios[:i+1], patience
+	res, err := c.Try(ctx, a)
+	if err != nil {
+		return false, fmt.Errorf("give a machine that stood more time: %w", err)
+	}
+	return res.Outcomes[i].Title == attempt.Stands, nil
 }
 
 // learn adds what is new of an outcome, and logs it.
@@ -539,6 +579,10 @@ func (c *Campaign) found(ctx context.Context, as *assignment, i int, res *attemp
 		}
 	} else {
 		first = &upTo
+	}
+	if e.Title == attempt.Stands {
+		v := &first.Outcomes[i].Verdict
+		v.Status, v.Note, v.ByKind = oracle.Violated, stood(res.Limit), map[oracle.Kind]int{oracle.Hang: 1}
 	}
 	f.Info.Result = first.Digest()
 	again, err := f.Replay(ctx, c.Try, runs, nil)

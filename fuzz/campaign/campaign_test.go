@@ -53,7 +53,11 @@ func (f *fake) try(ctx context.Context, a attempt.Attempt) (*attempt.Result, err
 	if f.stands != nil && f.stands(a) {
 		res.End, res.Limit, res.QEMULog = vm.Timeout, 45*time.Second, "cannot do that"
 		for i, s := range a.Scenarios {
-			res.Outcomes = append(res.Outcomes, attempt.Outcome{Scenario: s, Begun: i == 0, Verdict: model.Verdict{Status: oracle.Unknown}})
+			o := attempt.Outcome{Scenario: s, Begun: i == 0, Verdict: model.Verdict{Status: oracle.Unknown}}
+			if o.Begun && a.Setup.Mode == vm.Deterministic {
+				o.Title = attempt.Stands
+			}
+			res.Outcomes = append(res.Outcomes, o)
 		}
 		return res, nil
 	}
@@ -300,6 +304,49 @@ func TestMachinesThatStand(t *testing.T) {
 	for _, want := range []string{se.Lane, "45s", "cannot do that", fmt.Sprintf("schedule %d", se.Attempt.Schedule)} {
 		if !strings.HasPrefix(se.Lane, "release/") || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not tell %q: %v", want, err)
+		}
+	}
+}
+
+// A machine that stands is a finding if it does so for much longer as well, on a
+// host on which others get somewhere, and in deterministic mode. One that was only
+// slow is none.
+func TestAMachineThatStandsIsAFinding(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		dir, asked := t.TempDir(), 0
+		f, of := &fake{}, uint64(0)
+		f.stands = func(a attempt.Attempt) bool {
+			if a.Patience > 1 {
+				asked++
+				return !slow
+			}
+			if of == 0 && f.runs > 5 && a.Setup.Mode == vm.Deterministic {
+				of = a.Schedule
+			}
+			return a.Schedule == of
+		}
+		c := begin(t, dir, f)
+		c.Jobs = 1
+		if err := c.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		names, err := os.ReadDir(filepath.Join(dir, FindingsName))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if asked == 0 || slow != (len(names) == 0) {
+			t.Errorf("slow %v: asked %d times, %d findings", slow, asked, len(names))
+		}
+		for _, e := range iterations(t, dir) {
+			if e.Title != "" && (e.Title != attempt.Stands || e.Status != oracle.Violated || !strings.Contains(e.Lane, string(vm.Deterministic))) {
+				t.Errorf("%+v", e)
+			}
+		}
+		for _, n := range names {
+			got, err := finding.Read(filepath.Join(dir, FindingsName, n.Name()))
+			if err != nil || got.Title != attempt.Stands || got.Kinds[oracle.Hang] != 1 {
+				t.Errorf("finding: %+v, %v", got, err)
+			}
 		}
 	}
 }

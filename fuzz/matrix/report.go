@@ -25,9 +25,15 @@ type Report struct {
 	Cells []Result `json:"cells"`
 }
 
-// Read reads the folder of a matrix, also of one that is being made.
+// Read reads the folder of a matrix, also of one that is being made, or of which
+// only the result was kept.
 func Read(dir string) (Report, error) {
 	s, err := readSettings(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if r, e := ReadResult(filepath.Join(dir, ResultName)); !errors.Is(e, os.ErrNotExist) {
+			return r, e
+		}
+	}
 	if err != nil {
 		return Report{}, err
 	}

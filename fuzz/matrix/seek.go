@@ -47,6 +47,9 @@ func (k Campaigns) Seek(ctx context.Context, s Settings, c Cell, dir string, kno
 	var r Result
 	for {
 		run := campaign.Campaign{Dir: dir, Settings: set, Jobs: k.Jobs, Kits: kits, Confirm: 1,
+			// The control cells were the same machines, and what stands is asked of the
+			// unmutated kernel before it counts.
+			Able:   c.Mutant != Control,
 			Bounds: campaign.Bounds{Time: s.Cap(), Findings: len(r.False) + 1}}
 		if c.Mutant == Control {
 			run.Bounds.Findings = 0 // all that it shows are false alarms, or worse
