@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/wflp/wflp/analysis/record"
 	"github.com/wflp/wflp/analysis/report"
@@ -31,6 +32,14 @@ type Config struct {
 	Maker    Maker
 	Log      io.Writer // progress
 	Terminal bool      // that Log is
+}
+
+// SideBySide is how many machines run at once, of those that may.
+func (c Config) SideBySide(a Ability) int {
+	if c.Slots > 0 {
+		return c.Slots
+	}
+	return max(a.Cores, 1)
 }
 
 // Finding is what an evaluation found that must not be.
@@ -80,10 +89,6 @@ func Run(ctx context.Context, c Config) ([]Finding, error) {
 		return nil, err
 	}
 	defer log.Close()
-	slots := c.Slots
-	if slots == 0 {
-		slots = max(ability.Cores, 1)
-	}
 	digests := map[string]string{}
 	for v, k := range kit.Kernels {
 		digests[v] = k.Digest
@@ -94,7 +99,7 @@ func Run(ctx context.Context, c Config) ([]Finding, error) {
 	if err := os.RemoveAll(machines); err != nil {
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
-	engine := Engine{Log: log, Digests: digests, Slots: slots, Evidence: filepath.Join(c.Out, "evidence"), Progress: &Progress{W: c.Log, Terminal: c.Terminal},
+	engine := Engine{Log: log, Digests: digests, Slots: c.SideBySide(ability), Evidence: filepath.Join(c.Out, "evidence"), Progress: &Progress{W: c.Log, Terminal: c.Terminal},
 		Machine: func(u Unit, step func()) trial.Machine {
 			emulator, bits := kit.EmulatorFor(u.Mode)
 			return oneTime{trial.VM{Config: vm.Config{Mode: u.Mode, Emulator: emulator, SliceBits: bits, Kernel: kit.Kernels[u.Variant], Image: kit.Image, CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: u.Seed,
@@ -164,9 +169,11 @@ func Findings(plan []Unit, units []record.Unit) []Finding {
 	return out
 }
 
-// Describe prints a plan.
-func Describe(w io.Writer, plan []Unit) {
+// Describe prints a plan, and how long it takes about where so many machines run
+// side by side.
+func Describe(w io.Writer, plan []Unit, slots int) {
 	var trials, measures int
+	var total time.Duration
 	for _, u := range plan {
 		how := "beside others"
 		if u.Alone {
@@ -176,8 +183,13 @@ func Describe(w io.Writer, plan []Unit) {
 			len(u.Trials), len(u.Measures), u.Estimate.Seconds(), how)
 		trials += len(u.Trials)
 		measures += len(u.Measures)
+		if u.Alone {
+			total += u.Estimate
+		} else {
+			total += u.Estimate / time.Duration(slots)
+		}
 	}
-	fmt.Fprintf(w, "%d boots, %d trials, %d benchmarks\n", len(plan), trials, measures)
+	fmt.Fprintf(w, "%d boots, %d trials, %d benchmarks; about %s\n", len(plan), trials, measures, total.Round(time.Minute))
 }
 
 // IsTerminal says whether a file is one that a line can be redrawn on.

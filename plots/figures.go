@@ -404,7 +404,18 @@ type Ratio struct {
 // Ratios draws ratios to a reference with their intervals. The band from the
 // reference to the limit is shaded: what lies in it meets the goal.
 func Ratios(name, note, xLabel string, limit float64, rows []Ratio) Figure {
-	h := 0.75*vg.Inch + 11*vg.Length(len(rows))
+	// Rows of a group are together, with half a row between groups.
+	at, apart := make([]float64, len(rows)), []float64{}
+	y := 0.0
+	for i, r := range rows {
+		if i > 0 && r.Group != rows[i-1].Group {
+			apart = append(apart, y-0.25)
+			y += 0.5
+		}
+		at[i] = y
+		y++
+	}
+	h := 0.75*vg.Inch + 10*vg.Length(y)
 	return Figure{Name: name, W: OneColumn, H: h, Note: note, draw: func(c draw.Canvas) {
 		p := newPanel("")
 		p.labels = false
@@ -420,7 +431,7 @@ func Ratios(name, note, xLabel string, limit float64, rows []Ratio) Figure {
 		p.xName = xLabel
 		p.X.Min, p.X.Max = lo-pad, hi+pad*2.6
 		p.X.Tick.Marker = linTicks{n: 4, format: func(v float64) string { return fmt.Sprintf("%.4g", v) }}
-		p.Y.Min, p.Y.Max = -0.7, float64(len(rows))-0.3
+		p.Y.Min, p.Y.Max = -0.7, y-0.3
 		p.Y.Scale = plot.InvertedScale{Normalizer: plot.LinearScale{}}
 		p.Y.LineStyle.Width = 0
 		p.Y.Tick.Length = 0
@@ -431,25 +442,33 @@ func Ratios(name, note, xLabel string, limit float64, rows []Ratio) Figure {
 			if r.Group != last {
 				label, last = r.Group+", "+r.Label, r.Group
 			}
-			ticks = append(ticks, plot.Tick{Value: float64(i), Label: label})
+			ticks = append(ticks, plot.Tick{Value: at[i], Label: label})
 		}
 		p.Y.Tick.Marker = plot.ConstantTicks(ticks)
-		p.Plot.Add(band{from: 1, to: limit}, rule{1}, dots{rows})
+		p.Plot.Add(band{from: 1, to: limit}, rule{1}, dots{rows, at, apart})
 		p.bare = true
 		row(c, false, p)
 	}}
 }
 
-type dots struct{ rows []Ratio }
+// dots are the ratios, each at its place from the top, with lines between groups.
+type dots struct {
+	rows  []Ratio
+	at    []float64
+	apart []float64
+}
 
 func (d dots) Plot(c draw.Canvas, p *plot.Plot) {
 	tx, ty := p.Transforms(&c)
 	lk := lookOf("waitfree")
+	for _, a := range d.apart {
+		c.StrokeLine2(draw.LineStyle{Color: faint, Width: thin}, c.Min.X, ty(a), c.Max.X, ty(a))
+	}
 	for i, r := range d.rows {
 		if bad(r.Value, false) {
 			continue
 		}
-		y := ty(float64(i))
+		y := ty(d.at[i])
 		right := tx(r.Value) + 2
 		if !bad(r.Lo, false) && !bad(r.Hi, false) {
 			s := draw.LineStyle{Color: lk.color, Width: 0.8}

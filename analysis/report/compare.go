@@ -356,7 +356,7 @@ func bootKinds(units []record.Unit) [][]int {
 		series := u.Key[:strings.LastIndex(u.Key, "/")+1]
 		what := map[string]bool{}
 		for _, t := range u.Trials {
-			if len(u.Latencies)+len(u.Overs)+len(u.Micros) == 0 {
+			if len(u.Latencies)+len(u.Overs)+len(u.Micros)+len(u.Outcomes) == 0 {
 				what[fmt.Sprint(t.Experiment, t.Strategy)] = true
 			}
 		}
@@ -371,6 +371,12 @@ func bootKinds(units []record.Unit) [][]int {
 		}
 		for _, m := range u.Micros {
 			what[fmt.Sprint(m.Experiment, m.Bench, m.Sweep, m.Setting, m.ResidentKiB, m.Mappings, m.Views, m.Threads)] = true
+		}
+		for _, m := range u.Memories {
+			what[fmt.Sprint(m.Experiment, m.Series, m.N)] = true
+		}
+		for _, o := range u.Outcomes {
+			what[fmt.Sprint(o.Experiment, o.Program, o.Strategy)] = true
 		}
 		if len(what) == 0 {
 			what["nothing"] = true
@@ -445,7 +451,8 @@ func (x *Change) estimates(a, b Number, na, nb noise, sameHost bool) (e [2]stats
 	case ba < 2 || bb < 2:
 		return e, "a single boot of a kind tells nothing of noise"
 	}
-	x.Absolute = a.Unit == "exponent" || *a.Value <= 0 || *b.Value <= 0
+	x.Absolute = a.Unit == "exponent" || a.Unit == "bytes" || // of growth, which is about 0
+		*a.Value <= 0 || *b.Value <= 0
 	var ok [2]bool
 	e[0], ok[0] = estimate(*a.Value, na.again[a.ID], ba, x.Absolute)
 	e[1], ok[1] = estimate(*b.Value, nb.again[b.ID], bb, x.Absolute)

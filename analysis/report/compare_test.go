@@ -273,4 +273,84 @@ func TestBootKinds(t *testing.T) {
 	if got := fmt.Sprint(bootKinds(u)); got != "[[0 1 2] [3 4 5] [6 8] [7]]" {
 		t.Error(got)
 	}
+	// Of memory and hostile programs, too: here the third boot has others.
+	for name, do := range map[string]func(u *record.Unit, other bool){
+		"memory": func(u *record.Unit, other bool) {
+			u.Memories = []record.Memory{{Experiment: "E6", Series: record.SeriesViews, N: 1}}
+			if other {
+				u.Memories[0].Series = record.SeriesGenerations
+			}
+		},
+		"outcomes": func(u *record.Unit, other bool) {
+			u.Trials = []record.Trial{{Experiment: "E8", Strategy: record.Barrier}}
+			u.Outcomes = []record.Outcome{{Experiment: "E8", Program: "lock", Strategy: record.Barrier}}
+			if other {
+				u.Outcomes[0].Program = "busy"
+			}
+		},
+	} {
+		var u []record.Unit
+		for i := range 4 {
+			u = append(u, record.Unit{Key: record.Key("x", i)})
+			do(&u[i], i == 2)
+		}
+		if got := fmt.Sprint(bootKinds(u)); got != "[[0 1 3] [2]]" {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+// What views take of memory is compared; a hostile program that got its way in
+// the second run only is a change.
+func TestCompareMemoryAndOutcomes(t *testing.T) {
+	only := func(seed uint64) []record.Unit {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		var out []record.Unit
+		for i := range 4 {
+			u := record.Unit{Key: record.Key("e6", record.TCG, "release", i), Boot: synthBoot(record.TCG, "release", i)}
+			synthMore(rng, &u)
+			u.Latencies, u.Overs = nil, nil
+			for j := range u.Memories {
+				if m := &u.Memories[j]; m.N > 0 {
+					m.UsedKiB += rng.Int64N(6)
+				}
+			}
+			out = append(out, u)
+		}
+		return out
+	}
+	if c := compared(t, only(1), only(2)); c.Found() != 0 {
+		t.Errorf("equal runs: %s", c.Answer())
+	}
+	b := only(2)
+	for i := range b {
+		for j := range b[i].Memories {
+			if m := &b[i].Memories[j]; m.Series == record.SeriesViews {
+				m.UsedKiB += 4 * m.N
+				m.OwnTables += m.N
+			}
+		}
+	}
+	c := compared(t, only(1), b)
+	found := map[string]bool{}
+	for _, x := range c.with(Changed) {
+		found[x.ID] = true
+		if !strings.HasPrefix(x.ID, "e6.tcg.views.") {
+			t.Errorf("%s did not change: %s", x.ID, x.ChangeText())
+		}
+	}
+	for _, id := range []string{"e6.tcg.views.each", "e6.tcg.views.8.own_tables"} {
+		if !found[id] {
+			t.Errorf("%s was not found", id)
+		}
+	}
+	b = only(2)
+	for j := range b[0].Outcomes {
+		if o := &b[0].Outcomes[j]; o.Program == "asleep" && o.Strategy == record.WaitFree {
+			o.Error = 16
+		}
+	}
+	if c := compared(t, only(1), b); c.Found() != 1 || len(c.Claims) != 1 || c.Claims[0].ID != "e8-asleep-waitfree" {
+		t.Errorf("a patch that one hostile program prevented: %s %+v", c.Answer(), c.Claims)
+	}
 }

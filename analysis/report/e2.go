@@ -30,12 +30,19 @@ type latencies struct {
 	handed, lost   int64 // under restart
 }
 
-func (l *latencies) dists(of map[string][]stats.Dist) []stats.Dist {
-	var out []stats.Dist
+// pool is a distribution for each boot, and that of all.
+type pool struct {
+	each []stats.Dist
+	all  stats.Dist
+}
+
+func (l *latencies) pool(of map[string][]stats.Dist) pool {
+	var p pool
 	for _, u := range l.units {
-		out = append(out, stats.Merge(of[u]...))
+		p.each = append(p.each, stats.Merge(of[u]...))
 	}
-	return out
+	p.all = stats.Merge(p.each...)
+	return p
 }
 
 // e2: what do requests feel?
@@ -131,18 +138,19 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 	key, words := cell.String(), cellText(cell)
 	id := fmt.Sprintf("e2.%s.%s.", base, key)
 	p := map[record.Strategy]Number{}
+	windows := map[record.Strategy]pool{}
 	var ccdf []plots.Line
 	var around []plots.TimeLine
 	var total, windowNS int64
 	nBoots := 0
 	for _, s := range orderedStrategies(by) {
 		l := by[s]
-		window := l.dists(l.window)
-		pooled := stats.Merge(window...)
-		n := pooled.N()
+		window, outside := l.pool(l.window), l.pool(l.steady)
+		windows[s] = window
+		n := window.all.N()
 		total += n
 		nBoots = max(nBoots, len(l.units))
-		q, iv := b.quantiles(id+string(s), window, shares)
+		q, iv := b.quantiles(id+string(s), window.each, shares)
 		row := map[string]Number{}
 		for i, name := range shareNames {
 			v, interval := q[i], iv[i]
@@ -153,9 +161,9 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 			row[name] = b.num(id+string(s)+"."+name, fmt.Sprintf("%s latency in the window of a patch, %s, %s", name, s, words), "ns", v, interval, n, "requests", l.units)
 		}
 		p[s] = row["p99.9"]
-		sq, siv := b.quantiles(id+"steady"+string(s), l.dists(l.steady), shares)
+		sq, siv := b.quantiles(id+"steady"+string(s), outside.each, shares)
 		steady := b.num(id+string(s)+".steady.p99.9", fmt.Sprintf("p99.9 latency outside of the windows, %s, %s", s, words), "ns", sq[p999], siv[p999],
-			stats.Merge(l.dists(l.steady)...).N(), "requests", l.units)
+			outside.all.N(), "requests", l.units)
 		c := func(name, what string, v int64) Number {
 			return b.num(id+string(s)+"."+name, what, "count", float64(v), stats.NoInterval, int64(len(l.units)), "boots", l.units)
 		}
@@ -167,7 +175,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		if b.bare {
 			continue
 		}
-		ccdf = append(ccdf, ccdfLine(string(s), pooled))
+		ccdf = append(ccdf, ccdfLine(string(s), window.all))
 		if t, w, ok := b.aroundLine(string(s), l.raw); ok {
 			around = append(around, t)
 			windowNS = max(windowNS, w)
@@ -195,12 +203,12 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 		}
 		units := intersect(lx.units, ly.units)
 		paired := len(units) == len(lx.units) && len(units) == len(ly.units)
-		dx, dy := lx.dists(lx.window), ly.dists(ly.window)
+		wx, wy := windows[x], windows[y]
 		rid := fmt.Sprintf("%s%s/%s.", id, x, y)
-		r, iv := b.quantileRatios(rid, dx, dy, paired, shares)
+		r, iv := b.quantileRatios(rid, wx.each, wy.each, paired, shares)
 		all := distinct(append(append([]string{}, lx.units...), ly.units...))
 		out := map[string]Number{}
-		nx, ny := stats.Merge(dx...).N(), stats.Merge(dy...).N()
+		nx, ny := wx.all.N(), wy.all.N()
 		for i, name := range shareNames {
 			v, interval := r[i], iv[i]
 			if shares[i] < 1 && float64(min(nx, ny))*(1-shares[i]) < 1-1e-9 {
@@ -217,7 +225,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 			return v
 		}
 		delta := b.num(rid+"cliff", fmt.Sprintf("Cliff's delta of the boots' p99.9 latencies, %s against %s, %s", x, y, words), "exponent",
-			stats.CliffDelta(perBoot(dx), perBoot(dy)), stats.NoInterval, int64(len(all)), "boots", all)
+			stats.CliffDelta(perBoot(wx.each), perBoot(wy.each)), stats.NoInterval, int64(len(all)), "boots", all)
 		nb := b.num(rid+"boots", "boots", "count", float64(len(all)), stats.NoInterval, int64(len(all)), "boots", all)
 		ratios.Rows = append(ratios.Rows, []tableCell{text(words), text(fmt.Sprintf("%s / %s", x, y)), short(nb), full(out["p50"]), full(out["p99"]), full(out["p99.9"]), full(out["max"]), short(delta)})
 		return out["p99.9"], true

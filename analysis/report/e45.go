@@ -100,7 +100,7 @@ func (s *series) medians() map[string]float64 {
 }
 
 func medianOf(m map[string]float64, units []string) float64 {
-	var v []float64
+	v := make([]float64, 0, len(units))
 	for _, u := range units {
 		if x, ok := m[u]; ok {
 			v = append(v, x)

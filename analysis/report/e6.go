@@ -89,8 +89,8 @@ func (b *builder) e6() {
 			}
 		}
 		tab := &table{Name: "e6-memory-" + string(base), Caption: "Memory of views and of patched pages, more than without any (" + baseName(base) + "; medians over boots).",
-			Header: []string{"series", "how many", "boots", "private pages", "own tables", "memory, KiB"}}
-		each := &table{Name: "e6-each-" + string(base), Caption: "Memory that one more takes, by a straight line through all of them, with 95 % intervals over boots.", Header: []string{"series", "boots", "one more takes, KiB"}}
+			Header: []string{"series", "how many", "boots", "private pages", "own tables", "memory"}}
+		each := &table{Name: "e6-each-" + string(base), Caption: "Memory that one more takes, by a straight line through all of them, with 95 % intervals over boots.", Header: []string{"series", "boots", "one more takes"}}
 		var lines []plots.Line
 		nBoots := 0
 		for _, s := range []struct{ key, name, look string }{{record.SeriesViews, "views", "create"}, {record.SeriesPagesTogether, "pages together", "seal"}, {record.SeriesPagesApart, "pages apart", "fork"}} {
@@ -105,13 +105,13 @@ func (b *builder) e6() {
 				if n == 0 {
 					continue
 				}
-				num := func(name, what string, of func(record.Memory) int64) Number {
-					return b.num(fmt.Sprintf("e6.%s.%s.%d.%s", base, s.key, n, name), fmt.Sprintf("%s, %d %s", what, n, s.name), "count", m.more(n, units, of), stats.NoInterval, int64(len(units)), "boots", units)
+				num := func(name, what, unit string, of func(record.Memory) int64) Number {
+					return b.num(fmt.Sprintf("e6.%s.%s.%d.%s", base, s.key, n, name), fmt.Sprintf("%s, %d %s", what, n, s.name), unit, m.more(n, units, of), stats.NoInterval, int64(len(units)), "boots", units)
 				}
-				used := num("memory", "memory more than without, KiB", usedKiB)
+				used := num("memory", "memory more than without", "KiB", usedKiB)
 				tab.Rows = append(tab.Rows, []tableCell{text(s.name), text(fmt.Sprint(n)), text(fmt.Sprint(len(units))),
-					short(num("private_pages", "private pages", func(x record.Memory) int64 { return x.PrivatePages })),
-					short(num("own_tables", "own tables", func(x record.Memory) int64 { return x.OwnTables })), short(used)})
+					short(num("private_pages", "private pages", "pages", func(x record.Memory) int64 { return x.PrivatePages })),
+					short(num("own_tables", "own tables", "pages", func(x record.Memory) int64 { return x.OwnTables })), short(used)})
 				if used.value() > 0 {
 					line.X, line.Y = append(line.X, float64(n)), append(line.Y, used.value())
 				}
@@ -125,7 +125,7 @@ func (b *builder) e6() {
 			}
 			id := fmt.Sprintf("e6.%s.%s.each", base, s.key)
 			iv := b.bootstrap(id, len(units), func(idx []int) float64 { return slope(pick(units, idx)) })
-			each.Rows = append(each.Rows, []tableCell{text(s.name), text(fmt.Sprint(len(units))), full(b.num(id, "memory that one more takes, KiB, "+s.name, "count", slope(units), iv, int64(len(units)), "boots", units))})
+			each.Rows = append(each.Rows, []tableCell{text(s.name), text(fmt.Sprint(len(units))), full(b.num(id, "memory that one more takes, "+s.name, "KiB", slope(units), iv, int64(len(units)), "boots", units))})
 			if len(line.X) > 0 {
 				lines = append(lines, line)
 			}
@@ -223,7 +223,7 @@ func (b *builder) e6Generations(base record.TimeBase, m memorySeries, leaks *ver
 	enough := last-from >= generationsWanted
 	if enough {
 		v, iv := slope(units), b.bootstrap(id, len(units), func(idx []int) float64 { return slope(pick(units, idx)) })
-		growth := b.num(id, "growth of all memory that is not free, bytes a generation", "count", v, iv, int64(len(units)), "boots", units)
+		growth := b.num(id, "growth of all memory that is not free, bytes a generation", "bytes", v, iv, int64(len(units)), "boots", units)
 		numbers = append([]Number{growth}, numbers...)
 	}
 	holds, said := Unknown, []string{fmt.Sprintf("%s, %s generations", base, plots.Thousands(last))}

@@ -122,7 +122,7 @@ func (b *builder) e8() {
 
 	// Claims: of every run of a program under a strategy, one of these fates.
 	claim := func(id, words, expected, refute, program string, s record.Strategy, allowed ...string) {
-		c := Claim{ID: id, Text: words, Expected: expected, Refute: refute, Holds: Unknown, Measured: "no run"}
+		c := Claim{ID: id, Text: words, Expected: expected, Refute: refute, Holds: Unknown, Measured: "no run", OneEvent: true}
 		o := by[cell{program, s}]
 		if o == nil {
 			b.claim(c)

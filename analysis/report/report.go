@@ -55,7 +55,8 @@ type Number struct {
 	ID string `json:"id"`
 	// What it is.
 	Text string `json:"text"`
-	// ns, instructions, ratio, share, count or exponent.
+	// ns, instructions, ratio, share, count, exponent, KiB, bytes or pages.
+	// A count is of what was run or seen; what something takes has another unit.
 	Unit string `json:"unit"`
 	// The value and its 95 % interval; null where there is none.
 	Value *float64 `json:"value"`
@@ -153,6 +154,8 @@ type builder struct {
 	// bare leaves intervals and figures out: for values that are wanted of hundreds
 	// of resampled runs.
 	bare bool
+	// resamples of each bootstrap.
+	resamples int
 }
 
 // section is one experiment.
@@ -177,8 +180,12 @@ func build(m record.Manifest, units []record.Unit) (*builder, error) {
 }
 
 func buildWith(m record.Manifest, units []record.Unit, matrix *record.Matrix) (*builder, error) {
-	b := &builder{manifest: m, units: units, matrix: matrix, dists: map[*record.Hist]stats.Dist{}}
+	b := newBuilder(m, units, matrix)
 	return b, b.state()
+}
+
+func newBuilder(m record.Manifest, units []record.Unit, matrix *record.Matrix) *builder {
+	return &builder{manifest: m, units: units, matrix: matrix, dists: map[*record.Hist]stats.Dist{}, resamples: stats.Resamples}
 }
 
 // state files all that the report states.
@@ -322,23 +329,27 @@ func seed(id string) uint64 {
 
 // All intervals are made by these four, which seed them by what they are for.
 
+func (b *builder) resampling(id string) stats.Resampling {
+	return stats.Resampling{Seed: seed(id), Times: b.resamples}
+}
+
 func (b *builder) bootstrap(id string, n int, statistic func(units []int) float64) stats.Interval {
 	if b.bare {
 		return stats.NoInterval
 	}
-	return stats.Bootstrap(seed(id), n, statistic)
+	return stats.Bootstrap(b.resampling(id), n, statistic)
 }
 
 func (b *builder) bootstrap2(id string, n, m int, statistic func(x, y []int) float64) stats.Interval {
 	if b.bare {
 		return stats.NoInterval
 	}
-	return stats.Bootstrap2(seed(id), n, m, statistic)
+	return stats.Bootstrap2(b.resampling(id), n, m, statistic)
 }
 
 func (b *builder) quantiles(id string, units []stats.Dist, shares []float64) ([]float64, []stats.Interval) {
 	if !b.bare {
-		return stats.Quantiles(seed(id), units, shares)
+		return stats.Quantiles(b.resampling(id), units, shares)
 	}
 	all := stats.Merge(units...)
 	q, none := make([]float64, len(shares)), make([]stats.Interval, len(shares))
@@ -350,7 +361,7 @@ func (b *builder) quantiles(id string, units []stats.Dist, shares []float64) ([]
 
 func (b *builder) quantileRatios(id string, x, y []stats.Dist, paired bool, shares []float64) ([]float64, []stats.Interval) {
 	if !b.bare {
-		return stats.QuantileRatios(seed(id), x, y, paired, shares)
+		return stats.QuantileRatios(b.resampling(id), x, y, paired, shares)
 	}
 	q, none := b.quantiles(id, x, shares)
 	of, _ := b.quantiles(id, y, shares)
@@ -420,7 +431,9 @@ func format(v float64, unit string) string {
 		} else {
 			return s
 		}
-	case "count":
+	case "KiB":
+		return plots.KiB.Format(v)
+	case "count", "pages", "bytes":
 		return plots.Thousands(int64(math.Round(v)))
 	case "ratio":
 		if math.Abs(v) >= 10 {

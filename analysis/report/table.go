@@ -84,7 +84,7 @@ func (t *table) csv() ([]byte, error) {
 			head = append(head, h)
 			continue
 		}
-		if u := unit[j]; u != "count" {
+		if u := unit[j]; u != "count" && u != "pages" {
 			h += " (" + u + ")"
 		}
 		head = append(head, h)

@@ -34,13 +34,29 @@ func NewDist(points []Point) Dist {
 	return Dist(d)
 }
 
-// Merge pools distributions.
+// Merge pools distributions. They are sorted, so nothing is sorted again: a report
+// that is compared with another pools some ten thousand times.
 func Merge(ds ...Dist) Dist {
-	var all []Point
-	for _, d := range ds {
-		all = append(all, d...)
+	switch len(ds) {
+	case 0:
+		return nil
+	case 1:
+		return ds[0]
 	}
-	return NewDist(all)
+	half := len(ds) / 2
+	a, b := Merge(ds[:half]...), Merge(ds[half:]...)
+	out := make(Dist, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0].V < b[0].V:
+			out, a = append(out, a[0]), a[1:]
+		case a[0].V > b[0].V:
+			out, b = append(out, b[0]), b[1:]
+		default:
+			out, a, b = append(out, Point{a[0].V, a[0].N + b[0].N}), a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
 }
 
 // N is the number of values.
@@ -146,17 +162,17 @@ func (t table) quantiles(units []int, shares []float64) []float64 {
 }
 
 // Quantiles of the pooled units with bootstrap intervals over the units.
-func Quantiles(seed uint64, units []Dist, shares []float64) ([]float64, []Interval) {
+func Quantiles(r Resampling, units []Dist, shares []float64) ([]float64, []Interval) {
 	t := newTable(units)
 	point := t.quantiles(all(len(units)), shares)
-	resampled := resample(seed, len(units), func(idx []int) []float64 { return t.quantiles(idx, shares) }, len(shares))
+	resampled := resample(r, len(units), func(idx []int) []float64 { return t.quantiles(idx, shares) }, len(shares))
 	return point, resampled
 }
 
 // QuantileRatios are the ratios of quantiles of a to those of b, with intervals.
 // If paired, unit i of a and unit i of b are the same boot and are resampled
 // together, which takes the boot's luck out of the ratio.
-func QuantileRatios(seed uint64, a, b []Dist, paired bool, shares []float64) ([]float64, []Interval) {
+func QuantileRatios(r Resampling, a, b []Dist, paired bool, shares []float64) ([]float64, []Interval) {
 	ta, tb := newTable(a), newTable(b)
 	ratio := func(ia, ib []int) []float64 {
 		x, y := ta.quantiles(ia, shares), tb.quantiles(ib, shares)
@@ -167,21 +183,21 @@ func QuantileRatios(seed uint64, a, b []Dist, paired bool, shares []float64) ([]
 	}
 	point := ratio(all(len(a)), all(len(b)))
 	if paired {
-		return point, resample(seed, min(len(a), len(b)), func(i []int) []float64 { return ratio(i, i) }, len(shares))
+		return point, resample(r, min(len(a), len(b)), func(i []int) []float64 { return ratio(i, i) }, len(shares))
 	}
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := rand.New(rand.NewPCG(r.Seed, 1))
 	ib := make([]int, len(b))
 	if len(b) < 2 {
-		return point, resample(seed, 0, nil, len(shares))
+		return point, resample(r, 0, nil, len(shares))
 	}
-	return point, resample(seed, len(a), func(ia []int) []float64 {
+	return point, resample(r, len(a), func(ia []int) []float64 {
 		draw(rng, ib)
 		return ratio(ia, ib)
 	}, len(shares))
 }
 
 // resample is Bootstrap for several statistics at once.
-func resample(seed uint64, n int, statistics func([]int) []float64, m int) []Interval {
+func resample(r Resampling, n int, statistics func([]int) []float64, m int) []Interval {
 	out := make([]Interval, m)
 	if n < 2 {
 		for i := range out {
@@ -189,16 +205,16 @@ func resample(seed uint64, n int, statistics func([]int) []float64, m int) []Int
 		}
 		return out
 	}
-	rows := make([][]float64, 0, Resamples)
-	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	rows := make([][]float64, 0, r.Times)
+	rng := rand.New(rand.NewPCG(r.Seed, uint64(n)))
 	units := make([]int, n)
-	for range Resamples {
+	for range r.Times {
 		draw(rng, units)
 		rows = append(rows, statistics(units))
 	}
 	for i := range out {
-		r := -1
-		out[i] = percentileInterval(func() float64 { r++; return rows[r][i] })
+		row := -1
+		out[i] = percentileInterval(r.Times, func() float64 { row++; return rows[row][i] })
 	}
 	return out
 }

@@ -27,6 +27,12 @@ const Level = 0.95
 // resamples each.
 const Resamples = 2000
 
+// Resampling says which resamples a bootstrap draws: so many, from this seed.
+type Resampling struct {
+	Seed  uint64
+	Times int
+}
+
 // Interval is a confidence interval, or (NaN, NaN) where there is none.
 type Interval struct{ Lo, Hi float64 }
 
@@ -75,26 +81,26 @@ func Quantile(values []float64, p float64) float64 {
 //
 // With the ten units of a full run, the interval covers somewhat less than 95 %;
 // with one there is none.
-func Bootstrap(seed uint64, n int, statistic func(units []int) float64) Interval {
+func Bootstrap(r Resampling, n int, statistic func(units []int) float64) Interval {
 	if n < 2 {
 		return NoInterval
 	}
-	rng := rand.New(rand.NewPCG(seed, uint64(n)))
+	rng := rand.New(rand.NewPCG(r.Seed, uint64(n)))
 	units := make([]int, n)
-	return percentileInterval(func() float64 {
+	return percentileInterval(r.Times, func() float64 {
 		draw(rng, units)
 		return statistic(units)
 	})
 }
 
 // Bootstrap2 is Bootstrap for a statistic of two independent groups of units.
-func Bootstrap2(seed uint64, n, m int, statistic func(a, b []int) float64) Interval {
+func Bootstrap2(r Resampling, n, m int, statistic func(a, b []int) float64) Interval {
 	if n < 2 || m < 2 {
 		return NoInterval
 	}
-	rng := rand.New(rand.NewPCG(seed, uint64(n)<<32|uint64(m)))
+	rng := rand.New(rand.NewPCG(r.Seed, uint64(n)<<32|uint64(m)))
 	a, b := make([]int, n), make([]int, m)
-	return percentileInterval(func() float64 {
+	return percentileInterval(r.Times, func() float64 {
 		draw(rng, a)
 		draw(rng, b)
 		return statistic(a, b)
@@ -107,15 +113,15 @@ func draw(rng *rand.Rand, units []int) {
 	}
 }
 
-func percentileInterval(next func() float64) Interval {
-	values := make([]float64, 0, Resamples)
-	for range Resamples {
+func percentileInterval(times int, next func() float64) Interval {
+	values := make([]float64, 0, times)
+	for range times {
 		if v := next(); !math.IsNaN(v) {
 			values = append(values, v)
 		}
 	}
 	// A statistic that many resamples do not have is not one to give an interval for.
-	if len(values) < Resamples*95/100 {
+	if len(values) == 0 || len(values) < times*95/100 {
 		return NoInterval
 	}
 	sort.Float64s(values)

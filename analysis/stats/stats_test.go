@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/big"
 	"math/rand/v2"
+	"slices"
 	"sort"
 	"testing"
 )
@@ -315,8 +316,8 @@ func TestBootstrap(t *testing.T) {
 		}
 	}
 	v := []float64{1, 2, 3}
-	got := Bootstrap(1, 3, mean(v))
-	if got != Bootstrap(1, 3, mean(v)) {
+	got := Bootstrap(Resampling{1, Resamples}, 3, mean(v))
+	if got != Bootstrap(Resampling{1, Resamples}, 3, mean(v)) {
 		t.Error("not deterministic")
 	}
 	// Second implementation: all 27 resamples, equally likely.
@@ -339,23 +340,42 @@ func TestBootstrap(t *testing.T) {
 		ss += u[i] * u[i]
 	}
 	se := math.Sqrt((ss/20 - s/20*s/20) / 20)
-	got = Bootstrap(9, 20, mean(u))
+	got = Bootstrap(Resampling{9, Resamples}, 20, mean(u))
 	if !near(got.Lo, s/20-1.96*se, 0.06) || !near(got.Hi, s/20+1.96*se, 0.06) {
 		t.Errorf("got %v, want about %v ± %v", got, s/20, 1.96*se)
 	}
-	if Bootstrap(1, 1, mean(v)).Valid() || Bootstrap2(1, 1, 5, nil).Valid() {
+	if Bootstrap(Resampling{1, Resamples}, 1, mean(v)).Valid() || Bootstrap2(Resampling{1, Resamples}, 1, 5, nil).Valid() {
 		t.Error("an interval from one unit")
 	}
-	if Bootstrap(1, 3, func([]int) float64 { return math.NaN() }).Valid() {
+	if Bootstrap(Resampling{1, Resamples}, 3, func([]int) float64 { return math.NaN() }).Valid() {
 		t.Error("an interval of NaN")
 	}
-	two := Bootstrap2(3, 3, 3, func(a, b []int) float64 { return mean(v)(a) - mean(v)(b) })
+	two := Bootstrap2(Resampling{3, Resamples}, 3, 3, func(a, b []int) float64 { return mean(v)(a) - mean(v)(b) })
 	if !near(two.Lo, -two.Hi, 0.35) || two.Hi <= 0 {
 		t.Errorf("difference of equals: %v", two)
 	}
 }
 
 // Pooled quantiles and their intervals against sorting the pooled values.
+// Pooled at once or one value after the other.
+func TestMerge(t *testing.T) {
+	rng := rand.New(rand.NewPCG(11, 12))
+	for n := range 9 {
+		var ds []Dist
+		var all []Point
+		for range n {
+			var p []Point
+			for range rng.IntN(6) {
+				p = append(p, Point{float64(rng.IntN(8)), 1 + rng.Int64N(3)})
+			}
+			ds, all = append(ds, NewDist(p)), append(all, p...)
+		}
+		if got, want := Merge(ds...), NewDist(all); !slices.Equal(got, want) {
+			t.Errorf("%v pooled is %v, want %v", ds, got, want)
+		}
+	}
+}
+
 func TestQuantiles(t *testing.T) {
 	shares := []float64{1, 0.999, 0.9, 0.5}
 	rounds(t, 15, func(rng *rand.Rand) {
@@ -378,13 +398,13 @@ func TestQuantiles(t *testing.T) {
 			}
 			return v
 		}
-		point, ivs := Quantiles(7, units, shares)
-		ratio, rivs := QuantileRatios(7, units, units, true, shares)
+		point, ivs := Quantiles(Resampling{7, Resamples}, units, shares)
+		ratio, rivs := QuantileRatios(Resampling{7, Resamples}, units, units, true, shares)
 		for k, s := range shares {
 			if want := Quantile(pooled(all(n)), s); point[k] != want {
 				t.Errorf("%v: %v, want %v", s, point[k], want)
 			}
-			want := Bootstrap(7, n, func(idx []int) float64 { return Quantile(pooled(idx), s) })
+			want := Bootstrap(Resampling{7, Resamples}, n, func(idx []int) float64 { return Quantile(pooled(idx), s) })
 			if !near(ivs[k].Lo, want.Lo, 0) || !near(ivs[k].Hi, want.Hi, 0) {
 				t.Errorf("%v: interval %v, want %v", s, ivs[k], want)
 			}
@@ -395,16 +415,16 @@ func TestQuantiles(t *testing.T) {
 		}
 	})
 	one := []Dist{{{3, 10}}}
-	if p, i := Quantiles(1, one, []float64{0.5}); p[0] != 3 || i[0].Valid() {
+	if p, i := Quantiles(Resampling{1, Resamples}, one, []float64{0.5}); p[0] != 3 || i[0].Valid() {
 		t.Error("one unit has a quantile and no interval")
 	}
-	if p, _ := Quantiles(1, nil, []float64{0.5}); !math.IsNaN(p[0]) {
+	if p, _ := Quantiles(Resampling{1, Resamples}, nil, []float64{0.5}); !math.IsNaN(p[0]) {
 		t.Error("a quantile of nothing")
 	}
-	if r, i := QuantileRatios(1, one, nil, false, []float64{0.5}); !math.IsNaN(r[0]) || i[0].Valid() {
+	if r, i := QuantileRatios(Resampling{1, Resamples}, one, nil, false, []float64{0.5}); !math.IsNaN(r[0]) || i[0].Valid() {
 		t.Error("a ratio to nothing")
 	}
-	if r, i := QuantileRatios(1, []Dist{{{4, 1}}, {{4, 1}}}, []Dist{{{2, 1}}, {{2, 1}}}, false, []float64{0.5}); r[0] != 2 || i[0] != (Interval{2, 2}) {
+	if r, i := QuantileRatios(Resampling{1, Resamples}, []Dist{{{4, 1}}, {{4, 1}}}, []Dist{{{2, 1}}, {{2, 1}}}, false, []float64{0.5}); r[0] != 2 || i[0] != (Interval{2, 2}) {
 		t.Error("unpaired", r, i)
 	}
 }

@@ -162,7 +162,7 @@ func logRank(pair Pair) (excess, variance float64) {
 // lies beyond what was watched is +Inf: later than that, or never.
 func MedianTime(seed uint64, lives []Life) (median float64, interval Interval) {
 	median = KaplanMeier(lives).Median()
-	interval = Bootstrap(seed, len(lives), func(units []int) float64 {
+	interval = Bootstrap(Resampling{seed, Resamples}, len(lives), func(units []int) float64 {
 		drawn := make([]Life, len(units))
 		for i, u := range units {
 			drawn[i] = lives[u]
@@ -196,5 +196,5 @@ func RestrictedMeanDifference(seed uint64, tau float64, pairs []Pair) (differenc
 	for i := range all {
 		all[i] = i
 	}
-	return mean(all), Bootstrap(seed, len(each), mean)
+	return mean(all), Bootstrap(Resampling{seed, Resamples}, len(each), mean)
 }

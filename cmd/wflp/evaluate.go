@@ -65,7 +65,7 @@ func runEvaluate(ctx context.Context, inv *invocation) error {
 		return &codeError{exitUsage, err}
 	}
 	if *dryRun {
-		evaluation.Describe(inv.stdout, plan)
+		evaluation.Describe(inv.stdout, plan, c.SideBySide(ability))
 		return nil
 	}
 	found, err := evaluation.Run(ctx, c)

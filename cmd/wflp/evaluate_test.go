@@ -113,6 +113,54 @@ func TestBootEvaluate(t *testing.T) {
 	}
 }
 
+// TestBootCountedTwice counts instructions from two checkouts in different folders:
+// what the guest runs, and all that the report says, is the same to the byte.
+func TestBootCountedTwice(t *testing.T) {
+	if os.Getenv("WFLP_BOOT") == "" {
+		t.Skip("WFLP_BOOT is not set")
+	}
+	ctx, said := bounded(t, 15*time.Minute)
+	var runs [2]map[string][]byte
+	for i := range runs {
+		root, out := checkout(t), t.TempDir()
+		cmd := exec.CommandContext(ctx, "build/wflp", "evaluate", "-profile", "smoke", "-mode", "deterministic", "-only", "E5,E11", "-out", out)
+		cmd.Dir, cmd.Stdout, cmd.Stderr = root, said, said
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("evaluate: %v, %v", err, context.Cause(ctx))
+		}
+		m, err := record.ReadManifest(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runs[i] = map[string][]byte{"digest of the image": []byte(m.ImageDigest)}
+		for path, data := range contents(t, filepath.Join(root, "build/guest")) {
+			if strings.Contains(filepath.Base(path), "wflp-") {
+				runs[i][strings.TrimPrefix(path, root)] = data
+			}
+		}
+		// The only date is that of the start; the records have how long boots took.
+		began := []byte(m.Started.UTC().Format("2006-01-02 15:04:05 UTC"))
+		for path, data := range contents(t, out) {
+			if name := strings.TrimPrefix(path, out); name != "/"+record.LogName && name != "/"+record.ManifestName {
+				runs[i][name] = bytes.ReplaceAll(data, began, nil)
+			}
+		}
+	}
+	for _, name := range []string{"/summary.json", "/report.html", "/figures/e5-ratios-icount.pdf", "/tables/numbers.tex", "/build/guest/executor/wflp-micro"} {
+		if len(runs[0][name]) == 0 {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	if len(runs[0]) != len(runs[1]) {
+		t.Errorf("%d files, and %d", len(runs[0]), len(runs[1]))
+	}
+	for name, data := range runs[0] {
+		if !bytes.Equal(data, runs[1][name]) {
+			t.Errorf("%s is not the same", name)
+		}
+	}
+}
+
 func contents(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
 	out := map[string][]byte{}
