@@ -114,7 +114,7 @@ type profile struct {
 }
 
 // Sizes are chosen so that quick ends within a quarter of an hour on two cores
-// with emulation, and smoke within two minutes; full takes a night.
+// with emulation, and smoke within two minutes; full takes three to four hours.
 var profiles = map[string]profile{
 	"smoke": {
 		e0:  calibration{boots: 1, durationMS: 800, stalls: 6, stallUS: []int{5000, 20000}},

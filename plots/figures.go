@@ -344,6 +344,8 @@ func (t tracks) Plot(c draw.Canvas, p *plot.Plot) {
 		for level := range ends {
 			if from > ends[level]+3 {
 				y := c.Min.Y + (noteSize+1)*vg.Length(len(ends)-level)
+				// Not struck through by the line of another.
+				c.FillPolygon(color.White, []vg.Point{{X: from, Y: y - noteSize}, {X: from + w, Y: y - noteSize}, {X: from + w, Y: y}, {X: from, Y: y}})
 				c.FillText(s, vg.Point{X: from, Y: y}, m.Name)
 				ends[level] = from + w
 				break

@@ -23,7 +23,7 @@ import (
 //
 // Every number of the report is compared in one way, whatever it is: boots of
 // the same kind are drawn again with replacement, and the whole report is stated
-// anew of what was drawn, compareResamples times for each run.  The spread of a
+// anew of what was drawn, redraws times for each run.  The spread of a
 // number over these is its noise, pairs within a boot included.
 type Comparison struct {
 	Schema int    `json:"schema"`
@@ -97,8 +97,8 @@ type ClaimChange struct {
 var ErrIncomparable = errors.New("the runs cannot be compared")
 
 const (
-	compareLevel     = 0.05
-	compareResamples = 200
+	compareLevel = 0.05
+	redraws      = 200
 	// What a histogram resolves: a uniform error of a thousandth. Nothing finer is
 	// believed of any number, so units that agree to the last digit do not prove
 	// a change of the last digit.
@@ -291,7 +291,8 @@ func incomparable(a, b *builder) string {
 // noise is what is known of the chance in a run.
 type noise struct {
 	// The number in each resampled run, where it is in enough of them.
-	again map[string][]float64
+	again   map[string][]float64
+	redraws int
 	// Kind of boots that a unit belongs to, how many of the kind there are, and in
 	// which machines.
 	kind    map[string]int
@@ -303,7 +304,7 @@ type noise struct {
 // noise states the report anew of resampled boots.
 func (b *builder) noise(stream uint64) (noise, error) {
 	kinds := bootKinds(b.units)
-	n := noise{again: map[string][]float64{}, kind: map[string]int{}, base: map[string]record.TimeBase{}}
+	n := noise{again: map[string][]float64{}, redraws: b.redraws, kind: map[string]int{}, base: map[string]record.TimeBase{}}
 	for k, kind := range kinds {
 		machines := map[string]bool{}
 		for _, i := range kind {
@@ -316,7 +317,7 @@ func (b *builder) noise(stream uint64) (noise, error) {
 	}
 	rng := rand.New(rand.NewPCG(seed("compare"), stream))
 	s := &builder{manifest: b.manifest, matrix: b.matrix, dists: b.dists, bare: true}
-	for range compareResamples {
+	for range b.redraws {
 		s.units, s.summary = s.units[:0], Summary{}
 		for _, kind := range kinds {
 			for range kind {
@@ -454,8 +455,8 @@ func (x *Change) estimates(a, b Number, na, nb noise, sameHost bool) (e [2]stats
 	x.Absolute = a.Unit == "exponent" || a.Unit == "bytes" || // of growth, which is about 0
 		*a.Value <= 0 || *b.Value <= 0
 	var ok [2]bool
-	e[0], ok[0] = estimate(*a.Value, na.again[a.ID], ba, x.Absolute)
-	e[1], ok[1] = estimate(*b.Value, nb.again[b.ID], bb, x.Absolute)
+	e[0], ok[0] = na.estimate(*a.Value, na.again[a.ID], ba, x.Absolute)
+	e[1], ok[1] = nb.estimate(*b.Value, nb.again[b.ID], bb, x.Absolute)
 	if !ok[0] || !ok[1] {
 		return e, "without a value in too many resampled runs"
 	}
@@ -473,8 +474,8 @@ func (x *Change) judge(a, b stats.Estimate) (p float64) {
 
 // estimate is a number with the variance of its resampled values. These vary less
 // than boots do by (n-1)/n, as a resample's mean is that of the sample.
-func estimate(value float64, again []float64, boots int, absolute bool) (stats.Estimate, bool) {
-	if len(again) < compareResamples*95/100 {
+func (n noise) estimate(value float64, again []float64, boots int, absolute bool) (stats.Estimate, bool) {
+	if len(again) < n.redraws*95/100 {
 		return stats.Estimate{}, false
 	}
 	v := append([]float64(nil), again...)
@@ -487,9 +488,9 @@ func estimate(value float64, again []float64, boots int, absolute bool) (stats.E
 		}
 		value = math.Log(value)
 	}
-	n := float64(boots)
+	k := float64(boots)
 	known := compareRounding * compareRounding / 12
-	return stats.Estimate{Value: value, Var: stat.Variance(v, nil) * n / (n - 1), DF: n - 1, Known: known / n}, true
+	return stats.Estimate{Value: value, Var: stat.Variance(v, nil) * k / (k - 1), DF: k - 1, Known: known / k}, true
 }
 
 func (c *Comparison) claims(a, b []Claim) {

@@ -48,7 +48,7 @@ func (c *Comparison) Answer() string {
 // Method says how far to believe it.
 func (c *Comparison) Method() string {
 	return fmt.Sprintf("A number changed if its q-value is at most %g (Benjamini-Hochberg over all that were judged): of those listed, a share of %g is expected to be there by chance; "+
-		"of comparisons of equal runs, that share lists anything. Noise is estimated from %d resamplings of the boots of each run; intervals are 95 %%, each by itself.", c.Level, c.Level, compareResamples)
+		"of comparisons of equal runs, that share lists anything. Noise is estimated from %d resamplings of the boots of each run; intervals are 95 %%, each by itself.", c.Level, c.Level, redraws)
 }
 
 // Resolution is what could have been seen of an experiment.

@@ -143,6 +143,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 	var around []plots.TimeLine
 	var total, windowNS int64
 	nBoots := 0
+	high := b.binQuantile(by)
 	for _, s := range orderedStrategies(by) {
 		l := by[s]
 		window, outside := l.pool(l.window), l.pool(l.steady)
@@ -176,7 +177,7 @@ func (b *builder) e2Cell(base record.TimeBase, cell record.Cell, by map[record.S
 			continue
 		}
 		ccdf = append(ccdf, ccdfLine(string(s), window.all))
-		if t, w, ok := b.aroundLine(string(s), l.raw); ok {
+		if t, w, ok := b.aroundLine(string(s), l.raw, high); ok {
 			around = append(around, t)
 			windowNS = max(windowNS, w)
 		} else if w > 0 {
@@ -331,8 +332,37 @@ func ccdfLine(s string, d stats.Dist) plots.Line {
 	return l
 }
 
+// quantile is a share with its name.
+type quantile struct {
+	share float64
+	name  string
+}
+
+// binQuantile is the one that the bins of all strategies have enough requests for:
+// so no line leaps over some bins, and the panels of a figure show the same.
+func (b *builder) binQuantile(by map[record.Strategy]*latencies) quantile {
+	if b.bare {
+		return quantile{}
+	}
+	for _, l := range by {
+		var n []int64
+		for _, raw := range l.raw {
+			n = append(n, make([]int64, max(0, len(raw.Bins)-len(n)))...)
+			for i, h := range raw.Bins {
+				n[i] += b.dist(h).N()
+			}
+		}
+		for _, k := range n {
+			if k > 0 && k < 100 {
+				return quantile{0.9, "p90"}
+			}
+		}
+	}
+	return quantile{0.99, "p99"}
+}
+
 // aroundLine pools the bins of runs that have the same ones.
-func (b *builder) aroundLine(s string, raw []record.Latency) (plots.TimeLine, int64, bool) {
+func (b *builder) aroundLine(s string, raw []record.Latency, high quantile) (plots.TimeLine, int64, bool) {
 	t := plots.TimeLine{Title: s}
 	if len(raw) == 0 {
 		return t, 0, false
@@ -347,16 +377,8 @@ func (b *builder) aroundLine(s string, raw []record.Latency) (plots.TimeLine, in
 			pooled[i] = append(pooled[i], b.dist(h))
 		}
 	}
-	// One quantile for all bins, so that no line leaps over those that have too few
-	// requests for it.
-	high, label := 0.99, "p99"
-	for _, ds := range pooled {
-		if n := stats.Merge(ds...).N(); n > 0 && n < 100 {
-			high, label = 0.9, "p90"
-		}
-	}
-	lines := []plots.Line{{Label: "max", Key: "max"}, {Label: label, Key: "p99"}, {Label: "median", Key: "p50"}}
-	qs := []float64{1, high, 0.5}
+	lines := []plots.Line{{Label: "max", Key: "max"}, {Label: high.name, Key: "p99"}, {Label: "median", Key: "p50"}}
+	qs := []float64{1, high.share, 0.5}
 	any := false
 	for i, ds := range pooled {
 		d := stats.Merge(ds...)

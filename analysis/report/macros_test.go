@@ -70,10 +70,7 @@ func parseMacros(text string) (map[string]string, error) {
 }
 
 func TestMacros(t *testing.T) {
-	b, err := build(synthManifest(), synth())
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := whole(t)
 	text, err := b.macros()
 	if err != nil {
 		t.Fatal(err)
@@ -119,22 +116,24 @@ func TestMacros(t *testing.T) {
 	if _, err := clash.macros(); err == nil {
 		t.Error("two numbers have one macro")
 	}
-	latex(t, b)
+	latex(t, got, captions)
 }
 
-// latex sets all of it, where there is a TeX.
-func latex(t *testing.T, b *builder) {
+// latex sets every table and macro, where there is a TeX.
+func latex(t *testing.T, macros ...map[string]string) {
 	tool, err := exec.LookPath("pdflatex")
 	if err != nil {
 		t.Log("there is no pdflatex here: parsed only")
 		return
 	}
 	dir := t.TempDir()
-	files, err := b.render()
-	if err != nil {
-		t.Fatal(err)
+	files := pages(t)
+	doc := "\\documentclass{article}\n\\usepackage{booktabs,textcomp,graphicx}\n\\input{tables/numbers}\n\\input{figures/captions}\n\\begin{document}\n"
+	for _, m := range macros {
+		for _, name := range sortedKeys(m) {
+			doc += "\\" + name + "\n\n"
+		}
 	}
-	doc := "\\documentclass{article}\n\\usepackage{booktabs,textcomp,graphicx}\n\\input{tables/numbers}\n\\input{figures/captions}\n\\begin{document}\n\\wflpTailWaitfree, \\wflpTailRatio\n"
 	for name, data := range files {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
 			t.Fatal(err)
@@ -161,15 +160,8 @@ func latex(t *testing.T, b *builder) {
 // Each caption says its time base and n, and each number of the page leads to
 // records that are listed on it.
 func TestPageLeadsToRecords(t *testing.T) {
-	b, err := build(synthManifest(), synth())
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := b.render()
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := string(files["report.html"])
+	b := whole(t)
+	page := string(pages(t)["report.html"])
 	ids := map[string]bool{}
 	for _, m := range regexp.MustCompile(` id="([^"]+)"`).FindAllStringSubmatch(page, -1) {
 		if ids[m[1]] {

@@ -154,8 +154,8 @@ type builder struct {
 	// bare leaves intervals and figures out: for values that are wanted of hundreds
 	// of resampled runs.
 	bare bool
-	// resamples of each bootstrap.
-	resamples int
+	// resamples of each bootstrap, and of the run where it is compared.
+	resamples, redraws int
 }
 
 // section is one experiment.
@@ -185,7 +185,7 @@ func buildWith(m record.Manifest, units []record.Unit, matrix *record.Matrix) (*
 }
 
 func newBuilder(m record.Manifest, units []record.Unit, matrix *record.Matrix) *builder {
-	return &builder{manifest: m, units: units, matrix: matrix, dists: map[*record.Hist]stats.Dist{}, resamples: stats.Resamples}
+	return &builder{manifest: m, units: units, matrix: matrix, dists: map[*record.Hist]stats.Dist{}, resamples: stats.Resamples, redraws: redraws}
 }
 
 // state files all that the report states.

@@ -65,14 +65,10 @@ func tree(t *testing.T, dir string) map[string]string {
 // The same records give the same bytes, in whatever order the boots ended, and
 // what an earlier report left behind is gone.
 func TestMakeIsAFunctionOfTheRecords(t *testing.T) {
-	a, b := t.TempDir(), t.TempDir()
+	b := t.TempDir()
 	units := synth()
-	store(t, a, synthManifest(), units)
 	rand.New(rand.NewPCG(3, 4)).Shuffle(len(units), func(i, j int) { units[i], units[j] = units[j], units[i] })
 	store(t, b, synthManifest(), units)
-	if err := Make(a); err != nil {
-		t.Fatal(err)
-	}
 	stale := filepath.Join(b, "figures", "old.png")
 	if err := os.MkdirAll(filepath.Dir(stale), 0o755); err != nil {
 		t.Fatal(err)
@@ -83,12 +79,12 @@ func TestMakeIsAFunctionOfTheRecords(t *testing.T) {
 	if err := Make(b); err != nil {
 		t.Fatal(err)
 	}
-	x, y := tree(t, a), tree(t, b)
-	if len(x) != len(y) {
-		t.Errorf("%d files against %d", len(x), len(y))
+	x := tree(t, b)
+	if got, want := len(x), len(pages(t))+1; got != want { // and the manifest
+		t.Errorf("%d files against %d", got, want)
 	}
-	for name := range x {
-		if x[name] != y[name] {
+	for name, data := range pages(t) {
+		if x[name] != string(data) {
 			t.Errorf("%s differs", name)
 		}
 	}
@@ -125,31 +121,28 @@ func TestMakeIsAFunctionOfTheRecords(t *testing.T) {
 		if err := os.MkdirAll(*lookAt, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.CopyFS(*lookAt, os.DirFS(a)); err != nil {
+		if err := os.CopyFS(*lookAt, os.DirFS(b)); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-func claims(t *testing.T, m record.Manifest, units []record.Unit) map[string]Claim {
-	t.Helper()
-	b, err := build(m, units)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return claimsOf(t, b)
-}
-
-// roughClaims are the same by intervals of so few resamples that many runs can be
-// judged: the runs here are no close calls.
-func roughClaims(t *testing.T, m record.Manifest, units []record.Unit) map[string]Claim {
+// roughly is a report of so few resamples that many runs can be judged. Intervals
+// of 100 do for runs that are no close calls; and a variance of 50 is better known
+// than one of ten boots can be.
+func roughly(t *testing.T, m record.Manifest, units []record.Unit) *builder {
 	t.Helper()
 	b := newBuilder(m, units, nil)
-	b.resamples = 100
+	b.resamples, b.redraws = 100, 50
 	if err := b.state(); err != nil {
 		t.Fatal(err)
 	}
-	return claimsOf(t, b)
+	return b
+}
+
+func claims(t *testing.T, units []record.Unit) map[string]Claim {
+	t.Helper()
+	return claimsOf(t, roughly(t, synthManifest(), units))
 }
 
 func claimsOf(t *testing.T, b *builder) map[string]Claim {
@@ -199,7 +192,7 @@ func scale(v []int64, by float64) []int64 {
 // Each claim holds for the run that one hopes for, turns false when the records
 // refute it, and unknown when they are not there. Only the claims named change.
 func TestClaims(t *testing.T) {
-	base := claims(t, synthManifest(), synth())
+	base := claimsOf(t, whole(t))
 	for id, c := range base {
 		if c.Holds != True {
 			t.Errorf("%s: %s (%s)", id, c.Holds, c.Measured)
@@ -468,7 +461,7 @@ func TestClaims(t *testing.T) {
 				}
 			}
 		}
-		got := roughClaims(t, synthManifest(), mutation.do(units))
+		got := claims(t, mutation.do(units))
 		for id := range base {
 			want := mutation.want[id]
 			if want == "" {
@@ -594,10 +587,7 @@ func TestRecordsOfAnotherKernel(t *testing.T) {
 
 // Numbers of different time bases never meet: not in a figure, not in a number.
 func TestTimeBasesAreNotMixed(t *testing.T) {
-	b, err := build(synthManifest(), synth())
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := whole(t)
 	for _, n := range b.summary.Numbers {
 		bases := map[string]bool{}
 		for _, r := range n.Records {

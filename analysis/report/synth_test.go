@@ -8,7 +8,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/wflp/wflp/analysis/record"
@@ -66,6 +68,39 @@ func synth() []record.Unit {
 	}
 	return units
 }
+
+// whole is the report of it, and pages are the files of that; not to be changed.
+func whole(t *testing.T) *builder {
+	t.Helper()
+	b, err := wholeOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func pages(t *testing.T) map[string][]byte {
+	t.Helper()
+	files, err := pagesOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+var wholeOnce = sync.OnceValues(func() (*builder, error) {
+	units := synth()
+	slices.SortFunc(units, func(a, b record.Unit) int { return strings.Compare(a.Key, b.Key) })
+	return build(synthManifest(), units)
+})
+
+var pagesOnce = sync.OnceValues(func() (map[string][]byte, error) {
+	b, err := wholeOnce()
+	if err != nil {
+		return nil, err
+	}
+	return b.render()
+})
 
 func makeSynth() []record.Unit {
 	var units []record.Unit

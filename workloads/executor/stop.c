@@ -293,57 +293,25 @@ static const struct wire_function *function_at(uint64_t ip)
 	return NULL;
 }
 
-/* ---- code that no unwinding information describes ---- */
-
-/* Relocations of the jumps below; a static program carries them out itself. */
-extern const Elf64_Rela __rela_iplt_start[] __attribute__((weak, visibility("hidden")));
-extern const Elf64_Rela __rela_iplt_end[] __attribute__((weak, visibility("hidden")));
-
-/* The end of clone3(): mov $435,%eax; syscall; test %rax,%rax; jl; je; ret. */
-static bool in_clone3(const uint8_t *code)
+/*
+ * Whether a thread is at the end of clone3(): mov $435,%eax; syscall;
+ * test %rax,%rax; jl; je; ret.  Both parent and child come by with every birth,
+ * and glibc gives no unwinding information for it, since their stacks differ.
+ */
+static bool at_birth(uint64_t ip)
 {
 	static const uint8_t is[] = { 0xb8, 0xb3, 1, 0, 0, 0x0f, 5, 0x48, 0x85, 0xc0, 0x7c, 0, 0x74, 1, 0xc3 };
-	static const uint8_t at[] = { 7, 10, 12, 14 };	/* the instructions after the call */
+	static const uint8_t at[] = { 7, 10, 12, 14 };	/* what comes after the call */
 
-	for (size_t i = 0; i < sizeof(at); i++)
-		if (!memcmp(code - at[i], is, 11) && !memcmp(code - at[i] + 12, is + 12, 3))
+	if (ip < images[0].start + sizeof(is) || ip + sizeof(is) > images[0].end)
+		return false;
+	for (size_t i = 0; i < sizeof(at); i++) {
+		const uint8_t *code = (const uint8_t *)ip - at[i];
+
+		if (!memcmp(code, is, 11) && !memcmp(code + 12, is + 12, 3))
 			return true;
-	return false;
-}
-
-/*
- * A thread is often stopped at one of two places of a static program that its
- * unwinding information leaves out: the jumps to functions that were chosen at
- * the start (memcpy and the like), which the linker made, and the end of
- * clone3(), where parent and child go on with different stacks.  What the few
- * instructions do is plain, so the registers are taken to their end, from where
- * there is information.  Returns whether there is a stack at all: a thread that
- * is being born has none.
- */
-static bool take_on(struct user_regs_struct *r)
-{
-	const uint8_t *code = (const void *)r->rip;
-
-	if (r->rip < images[0].start + 16 || r->rip + 16 > images[0].end)
-		return true;
-	if (code[0] == 0xff && code[1] == 0x25) {
-		int32_t offset;
-		uint64_t slot;
-
-		memcpy(&offset, code + 2, sizeof(offset));
-		slot = r->rip + 6 + (uint64_t)(int64_t)offset;
-		for (const Elf64_Rela *e = __rela_iplt_start; e < __rela_iplt_end; e++)
-			if (e->r_offset == slot)
-				memcpy(&r->rip, (const void *)slot, 8);
-	} else if (in_clone3(code)) {
-		if (!r->rax)
-			return false;
-		if ((long long)r->rax > 0 && W.stack_len >= 8) {
-			memcpy(&r->rip, W.stack, 8);
-			r->rsp += 8;
-		}
 	}
-	return true;
+	return false;
 }
 
 static void note_frame(struct wire_stop *s, pid_t tid, uint32_t function, uint64_t ip)
@@ -382,8 +350,14 @@ static uint32_t walk(struct wire_stop *s, const struct wire_patch *p, pid_t tid)
 	n = pread(mem, W.stack, sizeof(W.stack), (off_t)W.regs.rsp);
 	W.stack_at = W.regs.rsp;
 	W.stack_len = n < 0 ? 0 : (uint64_t)n;
-	if (!take_on(&W.regs))
-		return WIRE_STOP_APPLIED;
+	if (at_birth(W.regs.rip)) {
+		if (!W.regs.rax)
+			return WIRE_STOP_APPLIED; /* the child has run nothing yet */
+		if ((long long)W.regs.rax > 0 && n >= 8) {
+			memcpy(&W.regs.rip, W.stack, 8); /* the parent is about to return */
+			W.regs.rsp += 8;
+		}
+	}
 	if (unw_init_remote(&c, space, &W))
 		return WIRE_STOP_UNKNOWN;
 	for (int depth = 0; more > 0; depth++) {

@@ -163,6 +163,9 @@ func (r Result) Overs(margin time.Duration) []record.Over {
 			for w, st := range r.Trace.StreamList {
 				if m, ok := move(r.Trace.Of(st), w, p, r.Strategy != record.WaitFree, from, to); ok {
 					m.Spans = hold(m.Spans, stops)
+					if r.Strategy == record.StopWorld {
+						letGo(&m, o.ReleasedNS)
+					}
 					for _, s := range m.Spans {
 						if s.State == record.SpanWait {
 							o.HeldNS = max(o.HeldNS, s.ToNS-s.FromNS)
@@ -239,6 +242,36 @@ func hold(spans, stops []record.Span) []record.Span {
 		spans = out
 	}
 	return spans
+}
+
+// letGo has a thread that was stopped run new code from then on: it was put under
+// it, and what the thread noted at its next quiescence point only says so.
+func letGo(m *record.Move, at int64) {
+	var out []record.Span
+	there := false
+	for _, s := range m.Spans {
+		there = there || s.FromNS < at && s.ToNS >= at
+		if s.State != record.SpanOld || s.ToNS <= at {
+			out = append(out, s)
+			continue
+		}
+		if s.FromNS < at {
+			out = append(out, record.Span{FromNS: s.FromNS, ToNS: at, State: record.SpanOld})
+		}
+		out = append(out, record.Span{FromNS: max(s.FromNS, at), ToNS: s.ToNS, State: record.SpanNew})
+	}
+	for i := 1; i < len(out); {
+		if a, b := &out[i-1], out[i]; a.State == b.State && a.ToNS == b.FromNS {
+			a.ToNS = b.ToNS
+			out = slices.Delete(out, i, i+1)
+			continue
+		}
+		i++
+	}
+	m.Spans = out
+	if there && m.How != record.HowBorn {
+		m.AtNS, m.How = at, record.HowOwn
+	}
 }
 
 // move is one thread's way over; false if it was not there.

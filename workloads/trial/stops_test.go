@@ -30,6 +30,34 @@ func TestHold(t *testing.T) {
 	}
 }
 
+func TestLetGo(t *testing.T) {
+	span := func(from, to int64, state string) record.Span {
+		return record.Span{FromNS: from, ToNS: to, State: state}
+	}
+	for name, c := range map[string]struct{ before, want record.Move }{
+		"at work, and at its quiescence point later": {
+			record.Move{AtNS: 40, How: record.HowOwn, Spans: []record.Span{span(0, 4, record.SpanOld), span(4, 8, record.SpanWait), span(8, 40, record.SpanOld), span(40, 50, record.SpanNew)}},
+			record.Move{AtNS: 8, How: record.HowOwn, Spans: []record.Span{span(0, 4, record.SpanOld), span(4, 8, record.SpanWait), span(8, 50, record.SpanNew)}}},
+		"never at one again": {
+			record.Move{Spans: []record.Span{span(0, 50, record.SpanOld)}},
+			record.Move{AtNS: 8, How: record.HowOwn, Spans: []record.Span{span(0, 8, record.SpanOld), span(8, 50, record.SpanNew)}}},
+		"asleep": {
+			record.Move{Spans: []record.Span{span(0, 20, record.SpanIdle), span(20, 50, record.SpanOld)}},
+			record.Move{AtNS: 8, How: record.HowOwn, Spans: []record.Span{span(0, 20, record.SpanIdle), span(20, 50, record.SpanNew)}}},
+		"born after it": {
+			record.Move{AtNS: 10, How: record.HowBorn, Spans: []record.Span{span(10, 50, record.SpanNew)}},
+			record.Move{AtNS: 10, How: record.HowBorn, Spans: []record.Span{span(10, 50, record.SpanNew)}}},
+		"dead before": {
+			record.Move{AtNS: 5, How: record.HowGone, Spans: []record.Span{span(0, 5, record.SpanOld)}},
+			record.Move{AtNS: 5, How: record.HowGone, Spans: []record.Span{span(0, 5, record.SpanOld)}}},
+	} {
+		m := c.before
+		if letGo(&m, 8); !reflect.DeepEqual(m, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, m, c.want)
+		}
+	}
+}
+
 // TestHostile: what the programs do under global quiescence, and when all are
 // stopped, is known; neither needs views.
 func TestHostile(t *testing.T) {
