@@ -40,9 +40,13 @@ var (
 // correctness is E1: boots with programs in each, every program under each of
 // the strategies. Checked boots are those of each of the kernels with checks:
 // fewer and shorter, as such a kernel is slow.
-// Of the programs of a boot, those that are stopped to be patched are fewer: the
-// strategy is the least in question.
-type correctness struct{ boots, programs, stopped, checkedBoots, checkedPrograms int }
+// Of the programs of a boot, those that are stopped to be patched may be fewer, as
+// the strategy is the least in question; and those under the unsafe control, of
+// which it is enough that they are caught, and which take long to go astray.
+type correctness struct {
+	boots, programs, stopped, unsafe int
+	checkedBoots, checkedPrograms    int
+}
 
 // load is a cell of E2. Without long requests all threads are at a quiescence
 // point within about a millisecond, which is the best case of global quiescence.
@@ -118,7 +122,7 @@ type profile struct {
 var profiles = map[string]profile{
 	"smoke": {
 		e0:  calibration{boots: 1, durationMS: 800, stalls: 6, stallUS: []int{5000, 20000}},
-		e1:  correctness{boots: 2, programs: 5, stopped: 3, checkedBoots: 1, checkedPrograms: 2},
+		e1:  correctness{boots: 2, programs: 5, stopped: 3, unsafe: 5, checkedBoots: 1, checkedPrograms: 2},
 		e2:  latencies{boots: 2, cells: []load{{4, 40, 0, 0}}, serviceUS: 1000, perRequest: 1, durationMS: 1000, patches: 16},
 		e3:  overs{boots: 2, cells: []workloads.SlowParams{{Threads: 4, IntervalUS: 1000}}, durationMS: 300, patches: 5},
 		e4:  operations{boots: 1, counted: 0, timed: sizes{resident: []int{1, 64}, mappings: []int{100}, views: []int{8}, threads: []int{8}}, reps: 5},
@@ -130,16 +134,16 @@ var profiles = map[string]profile{
 	},
 	"quick": {
 		e0: calibration{boots: 3, durationMS: 1800, stalls: 15, stallUS: []int{5000, 10000, 20000}},
-		e1: correctness{boots: 12, programs: 26, stopped: 4, checkedBoots: 1, checkedPrograms: 8},
-		e2: latencies{boots: 6, cells: []load{{4, 40, 0, 0}, {16, 40, 5, 20000}, {64, 40, 0, 0}},
-			serviceUS: 1000, perRequest: 1, durationMS: 2400, patches: 40},
+		e1: correctness{boots: 12, programs: 26, stopped: 4, unsafe: 13, checkedBoots: 1, checkedPrograms: 8},
+		e2: latencies{boots: 5, cells: []load{{4, 30, 0, 0}, {16, 30, 5, 20000}, {64, 30, 0, 0}},
+			serviceUS: 1000, perRequest: 1, durationMS: 2000, patches: 33},
 		e3: overs{boots: 5, durationMS: 600, patches: 12, cells: []workloads.SlowParams{
 			{Threads: 4, IntervalUS: 1000},
 			{Threads: 4, IntervalUS: 1000, LongPct: 5, LongUS: 20000}, {Threads: 4, IntervalUS: 1000, Blocked: 8, BlockedUS: 100000}}},
 		e4: operations{boots: 3, counted: 2, reps: 15,
 			timed:          sizes{resident: []int{1, 4, 16, 64, 256, 1024}, mappings: []int{10, 100, 1000}, views: []int{1, 8, 32}, threads: []int{1, 8, 32}},
 			inInstructions: sizes{resident: []int{1, 16, 256, 1024}, mappings: []int{1, 10, 100, 1000, 10000}, views: []int{1, 2, 4, 8, 16, 32, 62}, threads: []int{1, 4, 16, 64, 256}}},
-		e5:  everyone{boots: 4, counted: 4, reps: 20, countedReps: 60, batch: 256},
+		e5:  everyone{boots: 3, counted: 4, reps: 20, countedReps: 60, batch: 256},
 		e6:  footprints{boots: 2, generations: 1600, views: []int{1, 2, 4, 8, 16, 32, 62}, pages: []int{1, 4, 16, 64, 256}},
 		e11: everyone{boots: 3, counted: 2, reps: 15, countedReps: 40, batch: 128},
 		e7:  crowds{boots: 3, threads: []int{1, 32, 256}, births: 12, durationMS: 600, patches: 5},
@@ -147,7 +151,7 @@ var profiles = map[string]profile{
 	},
 	"full": {
 		e0: calibration{boots: 10, durationMS: 8000, stalls: 60, stallUS: []int{2000, 5000, 10000, 20000}},
-		e1: correctness{boots: 60, programs: 40, stopped: 20, checkedBoots: 6, checkedPrograms: 20},
+		e1: correctness{boots: 60, programs: 40, stopped: 20, unsafe: 40, checkedBoots: 6, checkedPrograms: 20},
 		e2: latencies{boots: 10, cells: []load{{4, 20, 0, 0}, {4, 40, 0, 0}, {4, 60, 0, 0}, {8, 40, 0, 0}, {16, 20, 0, 0}, {16, 40, 0, 0}, {16, 60, 0, 0},
 			{32, 40, 0, 0}, {64, 20, 0, 0}, {64, 40, 0, 0}, {64, 60, 0, 0}, {4, 40, 5, 10000}, {16, 40, 5, 20000}, {16, 40, 1, 100000}},
 			serviceUS: 1000, perRequest: 1, durationMS: 8000, patches: 140},
@@ -290,7 +294,7 @@ func (b *planner) e1(p correctness) {
 		add(release, boot, p.programs, 512, 1000*time.Millisecond, "", record.WaitFree, record.Barrier, record.StopWorld)
 		// The control has a machine of its own: torn code is any code, and may
 		// take an emulated machine down with it.
-		add(release, boot, p.programs, 512, 300*time.Millisecond, "naive", record.Naive)
+		add(release, boot, p.unsafe, 512, 600*time.Millisecond, "naive", record.Naive)
 	}
 }
 
@@ -316,7 +320,7 @@ func (b *planner) e2(p latencies) {
 	cpus := b.measuredCPUs()
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: cpus, MemMiB: 512, Alone: true,
-			Estimate: 2*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+150))*time.Millisecond}
+			Estimate: 2*time.Second + time.Duration(len(p.cells)*len(compared)*(p.durationMS+600))*time.Millisecond}
 		for i, c := range p.cells {
 			program := Program{Seed: b.derive("E2", boot, i), Shape: workloads.Latency, Serve: &workloads.ServeParams{
 				Threads: c.threads, CPUs: cpus, Utilisation: float64(c.utilisation) / 100, ServiceUS: p.serviceUS, PerRequest: p.perRequest,
@@ -412,7 +416,7 @@ func (b *planner) e5(p everyone) {
 	for _, m := range bases {
 		for boot := range m.boots {
 			for _, variant := range []string{stock, release} {
-				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true, Estimate: 5 * time.Second}
+				u := Unit{Variant: variant, Mode: m.mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true, Estimate: 8 * time.Second}
 				// With more, an emulated machine has the hooks of views on from
 				// the start: they would be measured where they are not wanted.
 				if m.mode != vm.Measured {
@@ -441,7 +445,7 @@ func (b *planner) e5(p everyone) {
 
 func (b *planner) e6(p footprints) {
 	for boot := range p.boots {
-		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true, Estimate: 5*time.Second + time.Duration(p.generations)*8*time.Millisecond}
+		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 512, Alone: true, Estimate: 8*time.Second + time.Duration(p.generations)*3/2*time.Millisecond}
 		u.Measures = []Measure{{Experiment: "E6", Args: []string{"footprint", "--views", list(p.views), "--pages", list(p.pages), "--generations", strconv.Itoa(p.generations)}}}
 		b.add(u, "E6", boot)
 	}
@@ -488,7 +492,7 @@ func (b *planner) e7(p crowds) {
 func (b *planner) e8(p hostiles) {
 	for boot := range p.boots {
 		u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: b.measuredCPUs(), MemMiB: 256, Alone: true,
-			Estimate: 3*time.Second + time.Duration(len(workloads.HostilePrograms)*len(followed)*1300)*time.Millisecond}
+			Estimate: 3*time.Second + time.Duration(len(workloads.HostilePrograms)*len(followed)*1700)*time.Millisecond}
 		for _, h := range workloads.HostilePrograms {
 			program := Program{Seed: b.derive("E8", boot, h), Shape: workloads.Hostiles, Hostile: h}
 			for _, s := range followed {

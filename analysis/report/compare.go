@@ -125,7 +125,7 @@ func Compare(dirA, dirB string) (*Comparison, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compare: %w", err)
 		}
-		b, err := buildWith(m, units, matrix)
+		b, err := build(m, units, matrix)
 		if err != nil {
 			return nil, fmt.Errorf("compare: %s: %w", dir, err)
 		}

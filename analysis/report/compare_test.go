@@ -60,8 +60,15 @@ func one(string, string) float64 { return 1 }
 
 func compared(t *testing.T, a, b []record.Unit) *Comparison {
 	t.Helper()
-	// A comparison does not look at intervals.
-	c, err := compare(roughly(t, synthManifest(), a), roughly(t, synthManifest(), b))
+	x, err := roughly(synthManifest(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := roughly(synthManifest(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := compare(x, y)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,11 +209,11 @@ func TestCompareRefuses(t *testing.T) {
 				from[i].Boot.Variant = "release"
 			}
 		}
-		x, err := build(synthManifest(), from)
+		x, err := roughly(synthManifest(), from)
 		if err != nil {
 			t.Fatal(err)
 		}
-		y, err := build(m, u)
+		y, err := roughly(m, u)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,10 +224,10 @@ func TestCompareRefuses(t *testing.T) {
 	// Of another host, instructions can be compared, durations cannot.
 	for base, want := range map[record.TimeBase]string{record.TCG: "different hosts", record.ICount: ""} {
 		u := smallRun(4, 3, base, one)
-		x, _ := build(synthManifest(), u)
+		x, _ := roughly(synthManifest(), u)
 		m := synthManifest()
 		m.Host.CPU = "another"
-		y, _ := build(m, u)
+		y, _ := roughly(m, u)
 		c, err := compare(x, y)
 		if err != nil {
 			t.Fatal(err)

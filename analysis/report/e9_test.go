@@ -63,7 +63,7 @@ func TestPrograms(t *testing.T) {
 	if c := claims(t, us)["e9-tail"]; c.Holds == True {
 		t.Errorf("the same latencies: %+v", c)
 	}
-	b, err := build(synthManifest(), programRun())
+	b, err := roughly(synthManifest(), programRun())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestMatrix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := buildWith(synthManifest(), programRun(), m)
+	b, err := build(synthManifest(), programRun(), m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,11 +111,11 @@ func Make(outDir string) error {
 	if err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
-	r, err := buildWith(m, units, matrix)
+	r, err := build(m, units, matrix)
 	if err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
-	files, err := r.render()
+	files, err := r.render(plots.Formats...)
 	if err != nil {
 		return fmt.Errorf("make report: %w", err)
 	}
@@ -175,11 +175,7 @@ type part struct {
 	Table   *table
 }
 
-func build(m record.Manifest, units []record.Unit) (*builder, error) {
-	return buildWith(m, units, nil)
-}
-
-func buildWith(m record.Manifest, units []record.Unit, matrix *record.Matrix) (*builder, error) {
+func build(m record.Manifest, units []record.Unit, matrix *record.Matrix) (*builder, error) {
 	b := newBuilder(m, units, matrix)
 	return b, b.state()
 }
@@ -267,7 +263,7 @@ func (b *builder) json() ([]byte, error) {
 }
 
 // render makes all files.
-func (b *builder) render() (map[string][]byte, error) {
+func (b *builder) render(formats ...string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	var err error
 	if files["summary.json"], err = b.json(); err != nil {
@@ -277,7 +273,7 @@ func (b *builder) render() (map[string][]byte, error) {
 	for _, s := range b.sections {
 		for _, p := range s.Parts {
 			if p.Figure != nil {
-				for _, format := range plots.Formats {
+				for _, format := range formats {
 					img, err := p.Figure.Render(format)
 					if err != nil {
 						return nil, err

@@ -62,33 +62,37 @@ func tree(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// The same records give the same bytes, in whatever order the boots ended, and
-// what an earlier report left behind is gone.
-func TestMakeIsAFunctionOfTheRecords(t *testing.T) {
-	b := t.TempDir()
+// The same records give the same bytes, in whatever order the boots ended.
+func TestReportIsAFunctionOfTheRecords(t *testing.T) {
+	dir := t.TempDir()
 	units := synth()
 	rand.New(rand.NewPCG(3, 4)).Shuffle(len(units), func(i, j int) { units[i], units[j] = units[j], units[i] })
-	store(t, b, synthManifest(), units)
-	stale := filepath.Join(b, "figures", "old.png")
-	if err := os.MkdirAll(filepath.Dir(stale), 0o755); err != nil {
+	store(t, dir, synthManifest(), units)
+	m, err := record.ReadManifest(dir)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(stale, nil, 0o644); err != nil {
+	if units, err = record.ReadAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := Make(b); err != nil {
+	b, err := roughly(m, units)
+	if err != nil {
 		t.Fatal(err)
 	}
-	x := tree(t, b)
-	if got, want := len(x), len(pages(t))+1; got != want { // and the manifest
-		t.Errorf("%d files against %d", got, want)
+	again, err := b.render("svg")
+	if err != nil {
+		t.Fatal(err)
 	}
+	if len(again) != len(pages(t)) {
+		t.Errorf("%d files against %d", len(again), len(pages(t)))
+	}
+	x := map[string]string{}
 	for name, data := range pages(t) {
-		if x[name] != string(data) {
+		if x[name] = string(data); x[name] != string(again[name]) {
 			t.Errorf("%s differs", name)
 		}
 	}
-	for _, name := range []string{"summary.json", "report.html", "figures/e1-outcomes.pdf", "figures/e2-around-tcg-threads4-util60.svg", "figures/e3-gantt-tcg.png", "figures/e4-resident-icount.pdf",
+	for _, name := range []string{"summary.json", "report.html", "figures/e1-outcomes.svg", "figures/e2-around-tcg-threads4-util60.svg", "figures/e3-gantt-tcg.svg", "figures/e4-resident-icount.svg",
 		"figures/e5-ratios-icount.svg", "tables/e1-outcomes.tex", "tables/e2-window-tcg.csv", "tables/claims.csv"} {
 		if x[name] == "" {
 			t.Errorf("no %s", name)
@@ -118,31 +122,47 @@ func TestMakeIsAFunctionOfTheRecords(t *testing.T) {
 		if err := os.RemoveAll(*lookAt); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.MkdirAll(*lookAt, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.CopyFS(*lookAt, os.DirFS(b)); err != nil {
+		store(t, *lookAt, synthManifest(), units)
+		if err := Make(*lookAt); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// roughly is a report of so few resamples that many runs can be judged. Intervals
-// of 100 do for runs that are no close calls; and a variance of 50 is better known
-// than one of ten boots can be.
-func roughly(t *testing.T, m record.Manifest, units []record.Unit) *builder {
-	t.Helper()
-	b := newBuilder(m, units, nil)
-	b.resamples, b.redraws = 100, 50
-	if err := b.state(); err != nil {
+// Make writes all of it into the folder of the run, and nothing of an earlier
+// report stays.
+func TestMake(t *testing.T) {
+	dir := t.TempDir()
+	store(t, dir, synthManifest(), smallRun(1, 3, record.ICount, one))
+	stale := filepath.Join(dir, "figures", "old.png")
+	if err := os.MkdirAll(filepath.Dir(stale), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return b
+	if err := os.WriteFile(stale, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Make(dir); err != nil {
+		t.Fatal(err)
+	}
+	x := tree(t, dir)
+	if _, there := x["figures/old.png"]; there {
+		t.Error("a figure of an earlier report is there")
+	}
+	for _, name := range []string{"manifest.json", "summary.json", "report.html", "figures/captions.tex", "figures/e5-ratios-icount.pdf", "figures/e5-ratios-icount.svg", "figures/e5-ratios-icount.png", "tables/numbers.tex",
+		"tables/claims.csv"} {
+		if x[name] == "" {
+			t.Errorf("no %s", name)
+		}
+	}
 }
 
 func claims(t *testing.T, units []record.Unit) map[string]Claim {
 	t.Helper()
-	return claimsOf(t, roughly(t, synthManifest(), units))
+	b, err := roughly(synthManifest(), units)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claimsOf(t, b)
 }
 
 func claimsOf(t *testing.T, b *builder) map[string]Claim {
@@ -580,7 +600,7 @@ func TestScraps(t *testing.T) {
 func TestRecordsOfAnotherKernel(t *testing.T) {
 	units := synth()
 	units[4].Boot.KernelDigest = "other"
-	if _, err := build(synthManifest(), units); err == nil || !strings.Contains(err.Error(), "another") {
+	if _, err := roughly(synthManifest(), units); err == nil || !strings.Contains(err.Error(), "another") {
 		t.Errorf("mixed kernels: %v", err)
 	}
 }
@@ -632,7 +652,7 @@ func TestKnownNumbers(t *testing.T) {
 		u.Latencies = []record.Latency{{Experiment: "E2", Strategy: record.WaitFree, Cell: record.Cell{Threads: 2}, Window: mustHist(window), Steady: mustHist(nil)}}
 		units = append(units, u)
 	}
-	b, err := build(synthManifest(), units)
+	b, err := roughly(synthManifest(), units)
 	if err != nil {
 		t.Fatal(err)
 	}

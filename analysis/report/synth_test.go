@@ -69,7 +69,8 @@ func synth() []record.Unit {
 	return units
 }
 
-// whole is the report of it, and pages are the files of that; not to be changed.
+// whole is the report of it, and pages are the files of that, with figures as SVG
+// only: drawing takes longest, and plots has its own tests. Not to be changed.
 func whole(t *testing.T) *builder {
 	t.Helper()
 	b, err := wholeOnce()
@@ -91,7 +92,7 @@ func pages(t *testing.T) map[string][]byte {
 var wholeOnce = sync.OnceValues(func() (*builder, error) {
 	units := synth()
 	slices.SortFunc(units, func(a, b record.Unit) int { return strings.Compare(a.Key, b.Key) })
-	return build(synthManifest(), units)
+	return roughly(synthManifest(), units)
 })
 
 var pagesOnce = sync.OnceValues(func() (map[string][]byte, error) {
@@ -99,8 +100,17 @@ var pagesOnce = sync.OnceValues(func() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.render()
+	return b.render("svg")
 })
+
+// roughly is a report of so few resamples that many runs can be judged. Intervals
+// of 100 do for runs that are no close calls; and a variance of 50 is better known
+// than one of ten boots can be.
+func roughly(m record.Manifest, units []record.Unit) (*builder, error) {
+	b := newBuilder(m, units, nil)
+	b.resamples, b.redraws = 100, 50
+	return b, b.state()
+}
 
 func makeSynth() []record.Unit {
 	var units []record.Unit
