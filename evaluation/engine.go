@@ -33,6 +33,8 @@ type Engine struct {
 	Log Log
 	// Machine is the machine of a unit; step is to be called after each step.
 	Machine func(u Unit, step func()) trial.Machine
+	// Real runs a unit with a real program.
+	Real func(ctx context.Context, u Unit) (record.Unit, error)
 	// Digests of the kernels, by variant.
 	Digests map[string]string
 	// Slots is how many machines run side by side that may.
@@ -111,6 +113,9 @@ func (e *Engine) Run(ctx context.Context, plan []Unit) error {
 
 // unit runs one unit and makes its record.
 func (e *Engine) unit(ctx context.Context, u Unit) (record.Unit, error) {
+	if u.Real != nil {
+		return e.real(ctx, u)
+	}
 	out := record.Unit{Key: u.Key, Boot: record.Boot{Experiments: u.Experiments, TimeBase: u.Base(), Variant: u.Variant, KernelDigest: e.Digests[u.Variant],
 		CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: record.Seed(u.Seed)}}
 	if u.Mode == vm.Deterministic {
@@ -168,6 +173,32 @@ func (e *Engine) unit(ctx context.Context, u Unit) (record.Unit, error) {
 		return out, fmt.Errorf("run unit %s: %w", u.Key, err)
 	}
 	return out, nil
+}
+
+// real runs a unit with a real program. One that fails is tried again: what a
+// server does wrong is in its record and no failure of the unit.
+func (e *Engine) real(ctx context.Context, u Unit) (record.Unit, error) {
+	var failed []string
+	for n := 1; ; n++ {
+		out, err := e.Real(ctx, u)
+		if ctx.Err() != nil {
+			return out, fmt.Errorf("run unit %s: %w", u.Key, ctx.Err())
+		}
+		if err == nil {
+			out.Boot.Incidents = append(failed, out.Boot.Incidents...)
+			return out, nil
+		}
+		if kept := e.keepFailure(u, n, err); kept != nil {
+			return out, fmt.Errorf("run unit %s: %w", u.Key, errors.Join(err, kept))
+		}
+		e.Progress.say("%s: attempt %d of %d: %s", u.Key, n, attempts, firstLine(err.Error()))
+		// What cannot be built today cannot be built a moment later.
+		var boot *vm.BootError
+		if n == attempts || !errors.As(err, &boot) {
+			return out, fmt.Errorf("run unit %s: %d attempts: %w", u.Key, n, err)
+		}
+		failed = append(failed, fmt.Sprintf("attempt %d failed: %s", n, firstLine(err.Error())))
+	}
 }
 
 func firstLine(s string) string {

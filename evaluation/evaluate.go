@@ -15,6 +15,7 @@ import (
 
 	"github.com/wflp/wflp/analysis/record"
 	"github.com/wflp/wflp/analysis/report"
+	"github.com/wflp/wflp/realworld/guest"
 	"github.com/wflp/wflp/vmimages/guestproto"
 	"github.com/wflp/wflp/vmimages/vm"
 	"github.com/wflp/wflp/workloads/trial"
@@ -110,6 +111,22 @@ func Run(ctx context.Context, c Config) ([]Finding, error) {
 					}
 				}}}
 		}}
+	images := &guest.Maker{Builder: c.Maker.Builder, Log: c.Log, Patches: filepath.Join(c.Out, "patches")}
+	engine.Real = func(ctx context.Context, u Unit) (record.Unit, error) {
+		cfg := guest.Config{Mode: u.Mode, Kernel: kit.Kernels[u.Variant], CPUs: u.CPUs, MemMiB: u.MemMiB, Seed: u.Seed, Dir: filepath.Join(machines, name(u)),
+			Clients: u.Real.Clients, CalibrateMS: u.Real.CalibrateMS, Runs: u.Real.Runs}
+		cfg.Emulator, _ = kit.EmulatorFor(u.Mode)
+		var err error
+		if cfg.Made, err = images.Make(ctx, u.Real.Program, u.Real.Fix); err != nil {
+			return record.Unit{}, err
+		}
+		defer os.RemoveAll(cfg.Dir)
+		res, err := guest.Run(ctx, cfg)
+		if err != nil {
+			return record.Unit{}, err
+		}
+		return guest.Unit(u.Key, cfg, u.Base(), res)
+	}
 	runErr := engine.Run(ctx, plan)
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("evaluate: %w", ctx.Err())
@@ -159,6 +176,15 @@ func Findings(plan []Unit, units []record.Unit) []Finding {
 			}
 			out = append(out, f)
 		}
+		if len(u.Programs) > 0 {
+			for _, bad := range guest.Bad(u) {
+				f := Finding{Key: u.Key, Strategy: bad.Strategy, Note: bad.Note}
+				if ok && p.Real != nil {
+					f.Again = "wflp realworld -strategies " + string(bad.Strategy) + " " + p.Real.Program + " " + p.Real.Fix
+				}
+				out = append(out, f)
+			}
+		}
 		if u.EmulatorDefect() {
 			continue
 		}
@@ -172,15 +198,20 @@ func Findings(plan []Unit, units []record.Unit) []Finding {
 // Describe prints a plan, and how long it takes about where so many machines run
 // side by side.
 func Describe(w io.Writer, plan []Unit, slots int) {
-	var trials, measures int
+	var trials, measures, servers int
 	var total time.Duration
+	builds := map[string]bool{}
 	for _, u := range plan {
-		how := "beside others"
+		how, what := "beside others", fmt.Sprintf("%3d trials %d benchmarks", len(u.Trials), len(u.Measures))
 		if u.Alone {
 			how = "alone"
 		}
-		fmt.Fprintf(w, "%-26s %-8s %-13s %d CPUs %5d MiB  %3d trials %d benchmarks  about %3.0f s, %s\n", u.Key, u.Variant, u.Mode, u.CPUs, u.MemMiB,
-			len(u.Trials), len(u.Measures), u.Estimate.Seconds(), how)
+		if u.Real != nil {
+			what = fmt.Sprintf("%3d servers of %s", len(u.Real.Runs), u.Real.Program)
+			servers += len(u.Real.Runs)
+			builds[u.Real.Program+" "+u.Real.Fix] = true
+		}
+		fmt.Fprintf(w, "%-26s %-8s %-13s %d CPUs %5d MiB  %s  about %3.0f s, %s\n", u.Key, u.Variant, u.Mode, u.CPUs, u.MemMiB, what, u.Estimate.Seconds(), how)
 		trials += len(u.Trials)
 		measures += len(u.Measures)
 		if u.Alone {
@@ -189,7 +220,10 @@ func Describe(w io.Writer, plan []Unit, slots int) {
 			total += u.Estimate / time.Duration(slots)
 		}
 	}
-	fmt.Fprintf(w, "%d boots, %d trials, %d benchmarks; about %s\n", len(plan), trials, measures, total.Round(time.Minute))
+	fmt.Fprintf(w, "%d boots, %d trials, %d benchmarks, %d servers; about %s\n", len(plan), trials, measures, servers, total.Round(time.Minute))
+	if len(builds) > 0 {
+		fmt.Fprintf(w, "%d fixes of real programs are built without and with, if the cache does not have them: about a minute for each\n", len(builds))
+	}
 }
 
 // IsTerminal says whether a file is one that a line can be redrawn on.

@@ -74,7 +74,7 @@ func TestPlanParts(t *testing.T) {
 					t.Errorf("%s: %s, which needs no machine of its own, waits for those that do", profile, u.Key)
 				}
 				alone = u.Alone
-				if (len(u.Trials) == 0) == (len(u.Measures) == 0) || u.Timeout < 3*u.Estimate || u.CPUs < 1 || u.MemMiB > a.MemMiB {
+				if kinds := boolInt(len(u.Trials) > 0) + boolInt(len(u.Measures) > 0) + boolInt(u.Real != nil); kinds != 1 || u.Timeout < 3*u.Estimate || u.CPUs < 1 || u.MemMiB > a.MemMiB {
 					t.Errorf("%s: %s: %d trials and %d measures, %v of %v, %d CPUs, %d MiB", profile, u.Key, len(u.Trials), len(u.Measures), u.Estimate, u.Timeout, u.CPUs, u.MemMiB)
 				}
 				if timed := u.Mode != vm.Deterministic && u.Experiments[0] != "E1"; timed != u.Alone {
@@ -82,6 +82,20 @@ func TestPlanParts(t *testing.T) {
 				}
 				if (u.Variant == stock) != strings.Contains(u.Key, "/stock/") || u.Variant == stock && u.Experiments[0] != "E5" {
 					t.Errorf("%s: %s on %s", profile, u.Key, u.Variant)
+				}
+				if u.Real != nil {
+					var s []record.Strategy
+					for _, r := range u.Real.Runs {
+						s = append(s, r.Strategy)
+						for _, at := range r.PatchAtMS {
+							if at < 0 || at >= r.DurationMS || len(r.PatchAtMS) == 0 || !slices.Equal(r.PatchAtMS, u.Real.Runs[0].PatchAtMS) {
+								t.Errorf("%s: %s: changes at %v of %d ms", profile, u.Key, r.PatchAtMS, r.DurationMS)
+							}
+						}
+					}
+					if slices.Sort(s); len(s) != 5 || len(slices.Compact(s)) != 5 {
+						t.Errorf("%s: %s under %v", profile, u.Key, s)
+					}
 				}
 				for _, tr := range u.Trials {
 					if u.Experiments[0] == "E1" && tr.Strategy == record.StopWorld {
@@ -122,7 +136,7 @@ func TestPlanParts(t *testing.T) {
 	if _, err := Plan("huge", 1, laptop, nil); err == nil {
 		t.Error("an unknown profile was accepted")
 	}
-	if _, err := Plan("quick", 1, laptop, []string{"E9"}); err == nil {
+	if _, err := Plan("quick", 1, laptop, []string{"E12"}); err == nil {
 		t.Error("an unknown experiment was accepted")
 	}
 	if got := Variants(plan(t, "quick", 1, laptop)); !reflect.DeepEqual(got, []string{"debug", "kasan", "release", "stock"}) {
@@ -168,7 +182,7 @@ func TestQuickIsEnough(t *testing.T) {
 			estimate += u.Estimate / 2
 		}
 	}
-	if estimate > 15*time.Minute {
+	if estimate > 17*time.Minute {
 		t.Errorf("quick takes about %v on two cores", estimate)
 	}
 }
@@ -629,4 +643,49 @@ func TestProgress(t *testing.T) {
 	quiet.say("x")
 	quiet.finish(a, record.Unit{}, nil, false)
 	quiet.end()
+}
+
+// TestReal: what a server did wrong is found, a machine that does not start is
+// tried again, and a program that cannot be built is not.
+func TestReal(t *testing.T) {
+	u := Unit{Key: "e9/tcg/release/server/F/0000", Real: &Real{Program: "server", Fix: "F"}}
+	rec := record.Unit{Key: u.Key, Programs: []record.Program{{Strategy: record.WaitFree}, {Strategy: record.Barrier}},
+		Boot: record.Boot{Incidents: []string{"package x is 1, tried with 2", "barrier: change 0: refused"}}}
+	found := Findings([]Unit{u}, []record.Unit{rec})
+	if len(found) != 1 || found[0].Strategy != record.Barrier || found[0].Note != "change 0: refused" || found[0].Again != "wflp realworld -strategies barrier server F" {
+		t.Errorf("%+v", found)
+	}
+	for name, c := range map[string]struct {
+		err  error
+		want int
+	}{"boot": {&vm.BootError{}, attempts}, "build": {errors.New("no compiler"), 1}} {
+		n := 0
+		e := Engine{Evidence: t.TempDir(), Progress: &Progress{}, Real: func(context.Context, Unit) (record.Unit, error) {
+			n++
+			return record.Unit{}, fmt.Errorf("run: %w", c.err)
+		}}
+		if _, err := e.unit(t.Context(), u); !errors.Is(err, c.err) || n != c.want {
+			t.Errorf("%s: %d attempts, %v", name, n, err)
+		}
+	}
+	n := 0
+	e := Engine{Evidence: t.TempDir(), Progress: &Progress{}, Real: func(context.Context, Unit) (record.Unit, error) {
+		if n++; n == 1 {
+			return record.Unit{}, &vm.BootError{}
+		}
+		return rec, nil
+	}}
+	if got, err := e.unit(t.Context(), u); err != nil || len(got.Boot.Incidents) != 3 {
+		t.Errorf("%v, %v", got.Boot.Incidents, err)
+	}
+}
+
+func TestDescribeReal(t *testing.T) {
+	var b bytes.Buffer
+	Describe(&b, plan(t, "quick", 1, laptop, "E9"), 2)
+	for _, want := range []string{"servers of redis", "servers of memcached", "servers of haproxy", "3 fixes of real programs"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, b.String())
+		}
+	}
 }

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/wflp/wflp/analysis/record"
+	"github.com/wflp/wflp/realworld/guest"
+	"github.com/wflp/wflp/realworld/server"
 	"github.com/wflp/wflp/vmimages/vm"
 	"github.com/wflp/wflp/workloads"
 )
@@ -28,7 +30,7 @@ type Ability struct {
 }
 
 // Experiments of this package, in the order of their planning.
-var Experiments = []string{"E0", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E11"}
+var Experiments = []string{"E0", "E1", "E2", "E3", "E4", "E5", "E6", "E7", "E8", "E9", "E11"}
 
 // compared are the strategies that every cell of E2 compares, and followed those
 // whose patches E3 follows.
@@ -102,6 +104,12 @@ type crowds struct {
 // hostiles is E8.
 type hostiles struct{ boots int }
 
+// reals is E9: programs with one of their fixes, or with all.
+type reals struct {
+	boots, durationMS, changes, utilisation int
+	all                                     bool
+}
+
 // profile is how much of each experiment there is.
 type profile struct {
 	e0 calibration
@@ -113,6 +121,7 @@ type profile struct {
 	e6 footprints
 	e7 crowds
 	e8 hostiles
+	e9 reals
 	// e11 is different code for different threads: boots in time, and counted.
 	e11 everyone
 }
@@ -148,6 +157,7 @@ var profiles = map[string]profile{
 		e11: everyone{boots: 3, counted: 2, reps: 15, countedReps: 40, batch: 128},
 		e7:  crowds{boots: 3, threads: []int{1, 32, 256}, births: 12, durationMS: 600, patches: 5},
 		e8:  hostiles{boots: 2},
+		e9:  reals{boots: 2, durationMS: 1500, changes: 1, utilisation: 40},
 	},
 	"full": {
 		e0: calibration{boots: 10, durationMS: 8000, stalls: 60, stallUS: []int{2000, 5000, 10000, 20000}},
@@ -168,6 +178,7 @@ var profiles = map[string]profile{
 		e11: everyone{boots: 10, counted: 3, reps: 40, countedReps: 100, batch: 256},
 		e7:  crowds{boots: 10, threads: []int{1, 4, 16, 64, 256, 512, 1024}, births: 64, durationMS: 3000, patches: 20},
 		e8:  hostiles{boots: 5},
+		e9:  reals{boots: 5, durationMS: 6000, changes: 5, utilisation: 40, all: true},
 	},
 }
 
@@ -208,6 +219,9 @@ func Plan(name string, seed uint64, a Ability, only []string) ([]Unit, error) {
 	b.e6(p.e6)
 	b.e7(p.e7)
 	b.e8(p.e8)
+	if err := b.e9(p.e9); err != nil {
+		return nil, fmt.Errorf("plan evaluation: %w", err)
+	}
 	b.e11(p.e11)
 	units := slices.DeleteFunc(b.units, func(u Unit) bool {
 		return len(only) > 0 && !slices.ContainsFunc(u.Experiments, func(e string) bool { return slices.Contains(only, e) })
@@ -501,6 +515,36 @@ func (b *planner) e8(p hostiles) {
 		}
 		b.add(u, "E8", boot)
 	}
+}
+
+// e9 is in time only: where instructions are counted, servers are as slow as the
+// machine, and what their clients wait for is that.
+func (b *planner) e9(p reals) error {
+	if b.ability.Mode == vm.Deterministic || p.boots == 0 {
+		return nil
+	}
+	fixes, err := guest.Fixes("")
+	if err != nil {
+		return err
+	}
+	if !p.all {
+		fixes = slices.CompactFunc(fixes, func(x, y [2]string) bool { return x[0] == y[0] })
+	}
+	for boot := range p.boots {
+		for _, f := range fixes {
+			u := Unit{Variant: release, Mode: b.ability.Mode, CPUs: 2, MemMiB: 768, Alone: true,
+				// A start and an end of the server, twice where it is restarted, take as long as a short run.
+				Estimate: 6*time.Second + time.Duration(len(compared)*(p.durationMS+1500))*time.Millisecond}
+			u.Real = &Real{Program: f[0], Fix: f[1], Clients: 16, CalibrateMS: 1000}
+			rng := rand.New(rand.NewPCG(b.derive("E9", boot, f), 3))
+			moments := guest.Moments(rng, p.durationMS, p.changes)
+			for _, i := range rng.Perm(len(compared)) {
+				u.Real.Runs = append(u.Real.Runs, server.Run{Strategy: compared[i], UtilisationPct: p.utilisation, DurationMS: p.durationMS, PatchAtMS: moments})
+			}
+			b.add(u, "E9", f[0], f[1], boot)
+		}
+	}
+	return nil
 }
 
 // Variants lists the kernels that units need.

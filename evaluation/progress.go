@@ -165,6 +165,19 @@ func tell(u record.Unit) string {
 			s += fmt.Sprintf(", %d undecided", open)
 		}
 	}
+	if len(u.Programs) > 0 {
+		var requests, patches, bad int64
+		for _, p := range u.Programs {
+			requests, patches = requests+p.Requests, patches+p.Patches
+			if p.Strategy != record.Restart {
+				bad += p.Lost + p.Wrong + p.Dropped + p.PatchesFailed
+			}
+		}
+		s += fmt.Sprintf(" · %d servers, %d patches, %d requests", len(u.Programs), patches, requests)
+		if bad > 0 {
+			s += fmt.Sprintf(", %d LOST, WRONG OR REFUSED", bad)
+		}
+	}
 	if len(u.Micros) > 0 {
 		s += fmt.Sprintf(" · %d settings", len(u.Micros))
 	}

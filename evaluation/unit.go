@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/wflp/wflp/analysis/record"
+	"github.com/wflp/wflp/realworld/server"
 	"github.com/wflp/wflp/vmimages/vm"
 	"github.com/wflp/wflp/workloads"
 )
@@ -24,9 +25,18 @@ type Unit struct {
 	Alone bool
 	// Estimate is about how long it takes; Timeout ends it.
 	Estimate, Timeout time.Duration
-	// A unit has trials, or measures, in the order in which they are run.
+	// A unit has trials, or measures, in the order in which they are run, or a
+	// real program.
 	Trials   []Trial
 	Measures []Measure
+	Real     *Real `json:",omitempty"`
+}
+
+// Real is a real program that takes a fix under load, in a run for each strategy.
+type Real struct {
+	Program, Fix         string
+	Clients, CalibrateMS int
+	Runs                 []server.Run
 }
 
 // Trial is one program under one strategy.

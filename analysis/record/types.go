@@ -133,6 +133,8 @@ type Boot struct {
 	DurationNS int64 `json:"duration_ns"`
 	// How it ended: exited, timeout, crashed or killed.
 	End string `json:"end"`
+	// With a real program: the Debian packages of its file system, with their versions.
+	Packages map[string]string `json:"packages,omitempty"`
 	// Kernel complaints on the console (WARNING, BUG, KASAN, lockdep, stalls, …).
 	Complaints []Complaint `json:"complaints,omitempty"`
 	// What went wrong outside of the trials: boots before this one that failed

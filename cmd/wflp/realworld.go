@@ -6,14 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
+	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/wflp/wflp/analysis/record"
 	pages "github.com/wflp/wflp/analysis/report"
 	"github.com/wflp/wflp/evaluation"
-	"github.com/wflp/wflp/kernel"
 	"github.com/wflp/wflp/realworld/guest"
 	"github.com/wflp/wflp/realworld/program"
 	"github.com/wflp/wflp/realworld/server"
@@ -30,24 +30,23 @@ func init() {
 func runRealworld(ctx context.Context, inv *invocation) error {
 	fs := inv.flags("realworld")
 	r := realworld{inv: inv}
-	var given guest.Programs
 	fs.StringVar(&r.out, "out", filepath.Join("out", "realworld"), "folder of records and report; what is there is not run again")
 	fs.IntVar(&r.boots, "boots", 1, "machines for each fix")
-	fs.StringVar(&r.strategies, "strategies", "none,restart,waitfree,barrier", "how the code is changed, a run each in every machine")
+	fs.StringVar(&r.strategies, "strategies", "none,restart,waitfree,barrier,stopworld", "how the code is changed, a run each in every machine")
 	fs.IntVar(&r.utilisation, "utilisation", 40, "offered load in percent of what clients and server can do")
 	fs.IntVar(&r.duration, "duration", 4000, "milliseconds of load in each run")
 	fs.IntVar(&r.rounds, "rounds", 3, "changes of the code in each run: with the fix, without it, and so on")
 	fs.IntVar(&r.cfg.Clients, "clients", 16, "connections")
 	fs.IntVar(&r.cfg.CPUs, "cpus", 2, "virtual processors, of which the last is the clients'")
 	fs.IntVar(&r.cfg.MemMiB, "mem", 768, "memory in MiB")
-	fs.Uint64Var(&r.seed, "seed", 1, "of arrivals and requests")
-	fs.StringVar(&given.Without, "without", "", "with PROGRAM and FIX: the program as it is built, in place of building it")
-	fs.StringVar(&given.With, "with", "", "and with the fix")
-	fs.StringVar(&given.Patch, "patch", "", "and the patch")
+	fs.Uint64Var(&r.seed, "seed", 1, "of arrivals, requests and the moments at which the code is changed; each machine has the next")
+	fs.StringVar(&r.given.Without, "without", "", "with PROGRAM and FIX: the program as it is built, in place of building it")
+	fs.StringVar(&r.given.With, "with", "", "and with the fix")
+	fs.StringVar(&r.given.Patch, "patch", "", "and the patch")
 	if err := inv.parse(fs); err != nil {
 		return err
 	}
-	if n := fs.NArg(); n > 2 || given != (guest.Programs{}) && n != 2 {
+	if n := fs.NArg(); n > 2 || r.given != (guest.Programs{}) && n != 2 {
 		return usagef("realworld: unexpected arguments %q", fs.Args())
 	}
 	if r.boots < 1 || r.rounds < 1 || r.duration < 1 || r.utilisation < 1 || r.cfg.Clients < 1 || r.cfg.CPUs < 2 {
@@ -57,15 +56,12 @@ func runRealworld(ctx context.Context, inv *invocation) error {
 	if err != nil {
 		return &codeError{exitUsage, err}
 	}
-	for _, f := range fixes {
-		f.given = given
-	}
 	if err := r.begin(ctx); err != nil {
 		return err
 	}
 	defer r.log.Close()
 	for _, f := range fixes {
-		if err := r.fix(ctx, f); err != nil {
+		if err := r.fix(ctx, f[0], f[1]); err != nil {
 			return err
 		}
 	}
@@ -85,35 +81,19 @@ func runRealworld(ctx context.Context, inv *invocation) error {
 	return nil
 }
 
-// fixOf is a fix of a program that can be served.
-type fixOf struct {
-	server  server.Server
-	program *program.Program
-	fix     program.Fix
-	given   guest.Programs
-}
-
 // selectFixes lists what the arguments name: all fixes that can be applied live,
 // those of a program, or one.
-func selectFixes(args []string) ([]*fixOf, error) {
-	var out []*fixOf
-	for _, name := range server.Names() {
-		if len(args) > 0 && args[0] != name {
-			continue
-		}
-		srv, err := server.ByName(name)
-		if err != nil {
-			return nil, err
-		}
-		p, err := program.Find(name)
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range p.Fixes {
-			if f.Refused == "" && (len(args) < 2 || args[1] == f.Name) {
-				out = append(out, &fixOf{server: srv, program: p, fix: f})
-			}
-		}
+func selectFixes(args []string) ([][2]string, error) {
+	name := ""
+	if len(args) > 0 {
+		name = args[0]
+	}
+	out, err := guest.Fixes(name)
+	if err != nil {
+		return nil, err
+	}
+	if len(args) > 1 {
+		out = slices.DeleteFunc(out, func(f [2]string) bool { return f[1] != args[1] })
 	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("select fixes: nothing that can be applied live is called %s; wflp patch list has all", strings.Join(args, " "))
@@ -128,17 +108,19 @@ type realworld struct {
 	boots, utilisation, duration, rounds int
 	seed                                 uint64
 	cfg                                  guest.Config
-	builder                              *kernel.Builder
+	given                                guest.Programs
+	images                               *guest.Maker
 	log                                  *record.Log
 }
 
 // begin builds what all machines need, and opens the log.
 func (r *realworld) begin(ctx context.Context) error {
-	var err error
-	if r.builder, err = r.inv.builder(); err != nil {
+	builder, err := r.inv.builder()
+	if err != nil {
 		return err
 	}
-	maker := evaluation.Maker{Builder: r.builder}
+	r.images = &guest.Maker{Builder: builder, Log: r.inv.stderr, Patches: filepath.Join(r.out, "patches")}
+	maker := evaluation.Maker{Builder: builder}
 	const variant = "release"
 	kit, err := maker.Make(ctx, []string{variant})
 	if err != nil {
@@ -148,7 +130,7 @@ func (r *realworld) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.cfg.Mode, err = vm.DefaultMode(ctx, r.builder.CacheDir); err != nil {
+	if r.cfg.Mode, err = vm.DefaultMode(ctx, builder.CacheDir); err != nil {
 		return err
 	}
 	r.cfg.Kernel = kit.Kernels[variant]
@@ -167,62 +149,42 @@ func (r *realworld) begin(ctx context.Context) error {
 	return err
 }
 
-// programs are a fix's, built if they are not given.
-func (r *realworld) programs(ctx context.Context, f *fixOf) (guest.Programs, error) {
-	if f.given != (guest.Programs{}) {
-		return f.given, nil
+// image makes the image of a fix, of programs that are built if they are not given.
+func (r *realworld) image(ctx context.Context, name, fix string) (guest.Made, error) {
+	if r.given == (guest.Programs{}) {
+		return r.images.Make(ctx, name, fix)
 	}
-	b := &program.Builder{CacheDir: r.builder.CacheDir, Log: r.inv.stderr}
-	p, err := b.Patch(ctx, f.program, f.fix)
+	p, err := program.Find(name)
 	if err != nil {
-		return guest.Programs{}, err
+		return guest.Made{}, err
 	}
-	if p.File == nil {
-		return guest.Programs{}, findingError(fmt.Errorf("build %s of %s: it was refused, and its description says that it can be applied", f.fix.Name, f.server.Name))
-	}
-	file := filepath.Join(r.out, "patches", f.server.Name+"-"+f.fix.Name+".wflp")
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return guest.Programs{}, fmt.Errorf("keep patch: %w", err)
-	}
-	if err := os.WriteFile(file, p.File, 0o644); err != nil {
-		return guest.Programs{}, fmt.Errorf("keep patch: %w", err)
-	}
-	return guest.Programs{Without: p.Without.Program, With: p.With.Program, Patch: file}, nil
+	return r.images.Given(ctx, name, fix, p.Source.Version, r.given)
 }
 
 // fix runs the machines of a fix that the log does not have.
-func (r *realworld) fix(ctx context.Context, f *fixOf) error {
+func (r *realworld) fix(ctx context.Context, name, fix string) error {
 	base := evaluation.Unit{Mode: r.cfg.Mode}.Base()
-	image := ""
 	for boot := range r.boots {
-		key := record.Key("e9", base, f.server.Name, f.fix.Name, boot)
+		key := record.Key("e9", base, name, fix, boot)
 		if r.log.Done(key) {
 			continue
 		}
 		cfg := r.cfg
-		cfg.Server, cfg.Fix, cfg.Seed, cfg.Patch, cfg.CalibrateMS = f.server.Name, f.fix.Name, r.seed+uint64(boot), true, 1500
-		if image == "" {
-			p, err := r.programs(ctx, f)
-			if err != nil {
-				return err
-			}
-			if image, _, err = guest.Image(ctx, r.builder, f.server, p); err != nil {
-				return err
-			}
+		cfg.Seed, cfg.CalibrateMS = r.seed+uint64(boot), 1500
+		var err error
+		if cfg.Made, err = r.image(ctx, name, fix); err != nil {
+			return err
 		}
-		cfg.Image, cfg.Dir = image, filepath.Join(r.out, "machines", strings.ReplaceAll(key, "/", "-"))
+		cfg.Dir = filepath.Join(r.out, "machines", strings.ReplaceAll(key, "/", "-"))
+		moments := guest.Moments(rand.New(rand.NewPCG(cfg.Seed, 3)), r.duration, r.rounds)
 		for _, s := range strings.Split(r.strategies, ",") {
-			run := server.Run{Strategy: record.Strategy(s), UtilisationPct: r.utilisation, DurationMS: r.duration}
-			for i := range r.rounds {
-				run.PatchAtMS = append(run.PatchAtMS, r.duration/4+i*r.duration/2/r.rounds)
-			}
-			cfg.Runs = append(cfg.Runs, run)
+			cfg.Runs = append(cfg.Runs, server.Run{Strategy: record.Strategy(s), UtilisationPct: r.utilisation, DurationMS: r.duration, PatchAtMS: moments})
 		}
 		res, err := guest.Run(ctx, cfg)
 		if err != nil {
 			return err
 		}
-		unit, err := guest.Unit(key, cfg, base, f.program.Source.Version, res)
+		unit, err := guest.Unit(key, cfg, base, res)
 		if err != nil {
 			return err
 		}

@@ -165,14 +165,11 @@ type Config struct {
 	Mode     vm.Mode
 	Kernel   kernel.Built
 	Emulator qemu.Built
-	Image    string
+	Made     Made
 	CPUs     int // the last one is the clients'; at least 2
 	MemMiB   int
 	Seed     uint64
 	Dir      string // of the machine's files; may be empty
-	Server   string
-	Fix      string
-	Patch    bool // the image has one
 	Clients  int
 	// CalibrateMS and Runs are as in server.Plan.
 	CalibrateMS int
@@ -189,12 +186,13 @@ type Result struct {
 
 // Run boots a machine and has it run a plan.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
+	name := cfg.Made.Server.Name
 	if cfg.CPUs < 2 {
-		return nil, fmt.Errorf("run %s: %d processors, and server and clients want one each", cfg.Server, cfg.CPUs)
+		return nil, fmt.Errorf("run %s: %d processors, and server and clients want one each", name, cfg.CPUs)
 	}
-	plan := server.Plan{Server: cfg.Server, Fix: cfg.Fix, Without: withoutPath, With: withPath, ClientCPUs: []int{cfg.CPUs - 1},
+	plan := server.Plan{Server: name, Fix: cfg.Made.Fix, Without: withoutPath, With: withPath, ClientCPUs: []int{cfg.CPUs - 1},
 		Clients: cfg.Clients, Seed: cfg.Seed, CalibrateMS: cfg.CalibrateMS, Runs: cfg.Runs}
-	if cfg.Patch {
+	if cfg.Made.Patch {
 		plan.Patch = patchPath
 	}
 	for i := range cfg.CPUs - 1 {
@@ -213,10 +211,10 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		limit += 2*time.Duration(r.DurationMS)*time.Millisecond + time.Minute
 	}
 	res, err := vm.Run(ctx, vm.Config{
-		Mode: cfg.Mode, Kernel: cfg.Kernel, Emulator: cfg.Emulator, Image: cfg.Image, CPUs: cfg.CPUs, MemMiB: cfg.MemMiB, Seed: cfg.Seed, Dir: cfg.Dir,
+		Mode: cfg.Mode, Kernel: cfg.Kernel, Emulator: cfg.Emulator, Image: cfg.Made.Image, CPUs: cfg.CPUs, MemMiB: cfg.MemMiB, Seed: cfg.Seed, Dir: cfg.Dir,
 		Timeout: limit + time.Minute, JobFiles: map[string][]byte{"plan.json": data},
 		Job: guestproto.Job{Seed: cfg.Seed, Steps: []guestproto.Step{{
-			Name: cfg.Server, TimeoutMS: limit.Milliseconds(), Collect: []string{"/run/out/*"},
+			Name: name, TimeoutMS: limit.Milliseconds(), Collect: []string{"/run/out/*"},
 			Argv: []string{loadPath, "launch", string(confined), loadPath, "run", "/job/plan.json", outcomePath},
 		}}},
 	}, nil)
@@ -226,17 +224,17 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	out := &Result{Machine: res}
 	step := res.Steps[0]
 	if step.ExitCode != 0 {
-		return out, fmt.Errorf("run %s in a machine (%s): exit code %d, timed out: %v: %w\n%s", cfg.Server, res.End, step.ExitCode, step.TimedOut,
+		return out, fmt.Errorf("run %s in a machine (%s): exit code %d, timed out: %v: %w\n%s", name, res.End, step.ExitCode, step.TimedOut,
 			errors.Join(res.StreamErr, errNoOutcome), lastBytes(step.Stderr, 3000))
 	}
 	if err := json.Unmarshal(step.Files[outcomePath], &out.Outcome); err != nil {
-		return out, fmt.Errorf("read outcome of %s: %w", cfg.Server, err)
+		return out, fmt.Errorf("read outcome of %s: %w", name, err)
 	}
 	for _, r := range out.Outcome.Runs {
 		data := step.Files[r.Samples]
 		samples := make([]server.Sample, len(data)/binary.Size(server.Sample{}))
 		if err := binary.Read(bytes.NewReader(data), binary.LittleEndian, samples); err != nil {
-			return out, fmt.Errorf("read samples of %s: %w", cfg.Server, err)
+			return out, fmt.Errorf("read samples of %s: %w", name, err)
 		}
 		slices.SortFunc(samples, func(a, b server.Sample) int { return int(a.ArrivalNS - b.ArrivalNS) })
 		out.Samples = append(out.Samples, samples)

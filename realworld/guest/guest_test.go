@@ -3,6 +3,8 @@
 package guest
 
 import (
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +52,7 @@ func TestViolations(t *testing.T) {
 func TestProgramRecord(t *testing.T) {
 	r := clean()
 	samples := []server.Sample{{ArrivalNS: 999, LatencyNS: 5}, {ArrivalNS: 1000, LatencyNS: 7}, {ArrivalNS: 1000 + window.Nanoseconds(), LatencyNS: 9}}
-	p, err := Program(Config{Server: "memcached", Fix: "F"}, "1", server.Calibration{Rate: 250}, r, samples)
+	p, err := Program(Made{Server: server.Server{Name: "memcached"}, Fix: "F", Version: "1"}, server.Calibration{Rate: 250}, r, samples)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +61,7 @@ func TestProgramRecord(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	r.Patches[0].Error = "refused"
-	if p, err = Program(Config{}, "1", server.Calibration{}, r, nil); err != nil || p.Patches != 0 || p.PatchesFailed != 1 || len(p.LastNS) != 0 {
+	if p, err = Program(Made{}, server.Calibration{}, r, nil); err != nil || p.Patches != 0 || p.PatchesFailed != 1 || len(p.LastNS) != 0 {
 		t.Errorf("a refused patch: %+v, %v", p, err)
 	}
 }
@@ -68,7 +70,7 @@ func TestCount(t *testing.T) {
 	bad := clean()
 	bad.Strategy, bad.Lost = record.Barrier, 1
 	res := &Result{Machine: new(vm.Result), Outcome: server.Outcome{Runs: []server.RunOutcome{clean(), bad}}, Samples: make([][]server.Sample, 2)}
-	u, err := Unit("e9/tcg/memcached/F/0000", Config{}, record.TCG, "1", res)
+	u, err := Unit("e9/tcg/memcached/F/0000", Config{}, record.TCG, res)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,5 +80,19 @@ func TestCount(t *testing.T) {
 	u.Boot.Complaints = []record.Complaint{{Kind: "warning"}}
 	if passed, failed := Count([]record.Unit{u}); passed != 0 || failed != 2 {
 		t.Errorf("with a complaint of the kernel: %d passed, %d failed", passed, failed)
+	}
+}
+
+func TestMoments(t *testing.T) {
+	seen := map[int]bool{}
+	for seed := range uint64(50) {
+		m := Moments(rand.New(rand.NewPCG(seed, 3)), 1000, 3)
+		if len(m) != 3 || !slices.IsSorted(m) || m[0] < 200 || m[2] >= 800 {
+			t.Fatalf("seed %d: %v", seed, m)
+		}
+		seen[m[0]] = true
+	}
+	if len(seen) < 20 {
+		t.Errorf("50 seeds, %d moments", len(seen))
 	}
 }

@@ -4,6 +4,8 @@ package guest
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +19,8 @@ import (
 const window = 500 * time.Millisecond
 
 // Program makes the record of a run.
-func Program(cfg Config, version string, cal server.Calibration, run server.RunOutcome, samples []server.Sample) (record.Program, error) {
-	p := record.Program{Experiment: "E9", Program: cfg.Server, Version: version, Fix: cfg.Fix, Strategy: run.Strategy,
+func Program(made Made, cal server.Calibration, run server.RunOutcome, samples []server.Sample) (record.Program, error) {
+	p := record.Program{Experiment: "E9", Program: made.Server.Name, Version: made.Version, Fix: made.Fix, Strategy: run.Strategy,
 		Cell:     record.Cell{UtilisationPct: run.UtilisationPct},
 		Requests: run.Requests, Lost: run.Lost, Wrong: run.Wrong, Dropped: run.Dropped,
 		WindowNS: window.Nanoseconds(), Window: new(record.Hist), Steady: new(record.Hist)}
@@ -50,7 +52,7 @@ func Program(cfg Config, version string, cal server.Calibration, run server.RunO
 			}
 		}
 		if err := h.Add(s.LatencyNS); err != nil {
-			return p, fmt.Errorf("record run of %s: %w", cfg.Server, err)
+			return p, fmt.Errorf("record run of %s: %w", made.Server.Name, err)
 		}
 	}
 	for _, q := range run.Probes {
@@ -112,15 +114,17 @@ func Violations(run server.RunOutcome) []string {
 }
 
 // Unit makes the records of a boot.
-func Unit(key string, cfg Config, base record.TimeBase, version string, res *Result) (record.Unit, error) {
+func Unit(key string, cfg Config, base record.TimeBase, res *Result) (record.Unit, error) {
 	m := res.Machine
 	u := record.Unit{Key: key, Boot: record.Boot{Experiments: []string{"E9"}, TimeBase: base, Variant: cfg.Kernel.Variant, KernelDigest: cfg.Kernel.Digest,
-		CPUs: cfg.CPUs, MemMiB: cfg.MemMiB, Seed: record.Seed(cfg.Seed), Release: m.Hello.Release, QEMU: m.QEMU, DurationNS: m.Duration.Nanoseconds(), End: string(m.End)}}
+		CPUs: cfg.CPUs, MemMiB: cfg.MemMiB, Seed: record.Seed(cfg.Seed), Release: m.Hello.Release, QEMU: m.QEMU, DurationNS: m.Duration.Nanoseconds(), End: string(m.End),
+		Packages: cfg.Made.Packages}}
+	u.Boot.Incidents = server.OtherPackages(cfg.Made.Packages)
 	for _, c := range m.Complaints {
 		u.Boot.Complaints = append(u.Boot.Complaints, record.Complaint{Kind: string(c.Kind), Text: c.Title})
 	}
 	for i, run := range res.Outcome.Runs {
-		p, err := Program(cfg, version, res.Outcome.Calibration, run, res.Samples[i])
+		p, err := Program(cfg.Made, res.Outcome.Calibration, run, res.Samples[i])
 		if err != nil {
 			return u, err
 		}
@@ -132,16 +136,31 @@ func Unit(key string, cfg Config, base record.TimeBase, version string, res *Res
 	return u, nil
 }
 
+// Violation is what must not be in a run of a unit.
+type Violation struct {
+	Strategy record.Strategy
+	Note     string
+}
+
+// Bad lists what the incidents of a boot say of its runs.
+func Bad(u record.Unit) []Violation {
+	var out []Violation
+	for _, i := range u.Boot.Incidents {
+		name, note, _ := strings.Cut(i, ": ")
+		if slices.ContainsFunc(u.Programs, func(p record.Program) bool { return string(p.Strategy) == name }) {
+			out = append(out, Violation{record.Strategy(name), note})
+		}
+	}
+	return out
+}
+
 // Count says how many runs of the units were as they must be. All runs of a
 // machine whose kernel complained are not.
 func Count(units []record.Unit) (passed, failed int) {
 	for _, u := range units {
+		bad := Bad(u)
 		for _, p := range u.Programs {
-			bad := len(u.Boot.Complaints) > 0
-			for _, i := range u.Boot.Incidents {
-				bad = bad || strings.HasPrefix(i, string(p.Strategy)+": ")
-			}
-			if bad {
+			if len(u.Boot.Complaints) > 0 || slices.ContainsFunc(bad, func(v Violation) bool { return v.Strategy == p.Strategy }) {
 				failed++
 			} else {
 				passed++
@@ -149,4 +168,15 @@ func Count(units []record.Unit) (passed, failed int) {
 		}
 	}
 	return passed, failed
+}
+
+// Moments draws when the code is changed in a run: once in each of n equal parts
+// of the time in which there is load before and after, at any millisecond of it.
+func Moments(rng *rand.Rand, durationMS, n int) []int {
+	out := make([]int, n)
+	from, part := durationMS/5, max(durationMS*3/5/n, 1)
+	for i := range out {
+		out[i] = from + i*part + rng.IntN(part)
+	}
+	return out
 }

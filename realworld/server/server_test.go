@@ -204,3 +204,23 @@ func TestNoReply(t *testing.T) {
 		t.Error("a wrong reply is none")
 	}
 }
+
+// Each package of a program has a version that it was tried with, and another
+// one is named.
+func TestPackagesAreKnown(t *testing.T) {
+	known := pins()
+	for _, s := range servers {
+		for _, p := range s.Packages {
+			if known[p] == "" {
+				t.Errorf("%s: packages.txt has no version of %s", s.Name, p)
+			}
+		}
+	}
+	if got := OtherPackages(map[string]string{"libc6": known["libc6"]}); len(got) > 0 {
+		t.Errorf("as it was: %v", got)
+	}
+	got := OtherPackages(map[string]string{"libc6": "3", "new": "1"})
+	if len(got) != 2 || !strings.Contains(got[0], "libc6 is 3, tried with "+known["libc6"]) || !strings.Contains(got[1], "new is 1, not among") {
+		t.Errorf("%q", got)
+	}
+}
