@@ -41,6 +41,7 @@ backend application
 		return []string{"/usr/sbin/haproxy", "-Ws", "-f", "/etc/haproxy/haproxy.cfg", "-f", "/etc/haproxy/site.cfg", "-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock"}, nil
 	},
 	Worker:  true,
+	Sites:   "_do_poll,run_thread_poll_loop",
 	Beside:  []Process{{[]string{"/bin/wflp-load", "backend"}, Backend}},
 	Address: "127.0.0.1:8080",
 	Connect: func(dial Dial, id int) (Client, error) {

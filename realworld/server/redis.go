@@ -26,6 +26,8 @@ var redisServer = Server{
 		return []string{"/usr/bin/redis-server", "/etc/redis/redis.conf", "--supervised", "systemd", "--daemonize", "no",
 			"--io-threads", "4", "--io-threads-do-reads", "yes"}, nil
 	},
+	// Besides the event loop the threads of its own, and those of the allocator.
+	Sites:   "aeProcessEvents,IOThreadMain,bioProcessBackgroundJobs,libjemalloc.so.2",
 	Address: "127.0.0.1:6379",
 	Connect: func(dial Dial, id int) (Client, error) {
 		// One connection, and no request twice: a retry would hide a loss.

@@ -3,7 +3,8 @@
  * Call sites: where a program's description says that blocking calls are safe points
  * (its event loop), so that no request sees two versions of the code.  A list, with
  * commas between:
- *	NAME			a function of the program
+ *	NAME			a function of the program, with what the compiler has
+ *				made of it apart: NAME.part.0 and the like
  *	FILE:NAME		a function of a library, by its SONAME or file name
  *	FILE			anything in that library
  *	FILE+0xLO-0xHI		addresses in it, as its program headers count them;
@@ -72,6 +73,14 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
 	return 1;
 }
 
+/* The function, or a part of it. */
+static bool is_named(const char *is, const char *name, size_t room)
+{
+	size_t n = strlen(name);
+
+	return n < room && !strncmp(is, name, n) && (!is[n] || is[n] == '.');
+}
+
 /* All functions of that name in a table, which may be several static ones. */
 static bool add_symbols(const uint8_t *map, size_t size, const Elf64_Shdr *table,
 			const Elf64_Shdr *names, const struct file *f, const char *name)
@@ -89,7 +98,7 @@ static bool add_symbols(const uint8_t *map, size_t size, const Elf64_Shdr *table
 		if (ELF64_ST_TYPE(y.st_info) != STT_FUNC || !y.st_value || y.st_name >= names->sh_size)
 			continue;
 		is = (const char *)map + names->sh_offset + y.st_name;
-		if (strncmp(is, name, names->sh_size - y.st_name) || nsites == SITES_MAX)
+		if (!is_named(is, name, names->sh_size - y.st_name) || nsites == SITES_MAX)
 			continue;
 		sites[nsites++] = (struct wflp_range){
 			f->base + y.st_value, f->base + y.st_value + y.st_size,

@@ -169,6 +169,95 @@ static int serve(void)
 	return 0;
 }
 
+/*
+ * A server with one event loop.  In the middle of a request its thread sleeps, too,
+ * and it may be cancelled or get a signal whose handler is in the old code for long.
+ */
+#define MIDDLE_US 1000000
+
+static __attribute__((noinline, noclone)) void wait_at_loop(void)
+{
+	char c;
+
+	while (read(workers[0].in[0], &c, 1) != 1)
+		;
+}
+
+static void *serve_requests(void *arg)
+{
+	for (;;) {
+		char both[2];
+
+		wait_at_loop();
+		both[0] = (char)('0' + subject());
+		usleep(MIDDLE_US);
+		both[1] = (char)('0' + subject());
+		if (write(workers[0].out[1], both, 2) != 2)
+			return arg;
+	}
+}
+
+static void spin(void)
+{
+	uint64_t end = now_ns() + MIDDLE_US * 1000ull;
+	char c = 's';
+
+	if (write(workers[1].out[1], &c, 1) != 1)
+		_exit(3);
+	while (now_ns() < end)
+		;
+}
+
+static void spin_inside(void *arg)
+{
+	(void)arg;
+	subject_around(spin);
+}
+
+static void on_user(int sig)
+{
+	spin_inside(sig ? NULL : &sig);
+}
+
+static void *victim(void *arg)
+{
+	char c;
+
+	pthread_cleanup_push(spin_inside, NULL);
+	while (read(workers[1].in[0], &c, 1) != 1)
+		;
+	pthread_cleanup_pop(0);
+	return arg;
+}
+
+static __attribute__((noinline, noclone)) int serve_one_loop(void)
+{
+	struct sigaction act = { .sa_handler = on_user, .sa_flags = SA_RESTART }, was;
+	char line[3], got[2];
+	pthread_t t;
+
+	for (int i = 0; i < 2; i++)
+		need(!socketpair(AF_UNIX, SOCK_STREAM, 0, workers[i].in) && !pipe(workers[i].out), "pipes");
+	need(!sigaction(SIGUSR1, &act, NULL) && !sigaction(SIGUSR1, NULL, &was), "sigaction");
+	need(was.sa_handler == on_user && !(was.sa_flags & SA_SIGINFO), "the program's own handler");
+	need(signal(SIGUSR2, on_user) == SIG_DFL && signal(SIGUSR2, SIG_IGN) == on_user, "signal");
+	need(!pthread_create(&t, NULL, serve_requests, NULL), "pthread_create");
+	need(!pthread_create(&t, NULL, victim, NULL), "pthread_create");
+	while (read(0, line, 3) == 3) {
+		if (line[0] == 'r') {
+			need(write(workers[0].in[1], line, 1) == 1, "a request");
+			need(read(workers[0].out[0], got, 2) == 2, "an answer");
+			printf("%.2s\n", got);
+		} else {
+			need(!(line[0] == 's' ? pthread_kill(t, SIGUSR1) : pthread_cancel(t)), "a thread to disturb");
+			need(read(workers[1].out[0], got, 1) == 1, "that it is disturbed");
+			printf("1\n");
+		}
+		fflush(stdout);
+	}
+	return 0;
+}
+
 /* Says who serves, or 0 if nobody here may do what a worker does. */
 static int serve_as_worker(void)
 {
@@ -197,14 +286,24 @@ static int serve_as_worker(void)
 static FILE *to, *from;
 static pid_t server;
 
-static int request(char verb, int kind)
+static void send_request(char verb, int kind)
+{
+	fprintf(to, "%c%c\n", verb, 'A' + kind);
+	fflush(to);
+}
+
+static int answer(void)
 {
 	char line[16] = "";
 
-	fprintf(to, "%c%c\n", verb, 'A' + kind);
-	fflush(to);
 	need(fgets(line, sizeof(line), from), "an answer of the server");
 	return atoi(line);
+}
+
+static int request(char verb, int kind)
+{
+	send_request(verb, kind);
+	return answer();
 }
 
 /* The answer to a request, all of it. */
@@ -230,6 +329,25 @@ static const char *control(const char *head, const void *file, size_t size)
 	close(fd);
 	answer[got] = '\0';
 	return answer;
+}
+
+/* Asked by another user. */
+static void ask_as_nobody(void)
+{
+	int status = 0;
+	pid_t child;
+
+	if (geteuid()) {
+		note("no other user to be: not root");
+		return;
+	}
+	child = fork();
+	if (!child) {
+		if (setresuid(65534, 65534, 65534))
+			_exit(2);
+		_exit(!strstr(control("undo\n", NULL, 0), "end\terror\t1\tonly root and the user"));
+	}
+	ok(waitpid(child, &status, 0) == child && !status, "another user is not answered: %#x", status);
 }
 
 static bool came_over(void)
@@ -377,6 +495,54 @@ static void serve_filtered(void)
 	stop();
 }
 
+/*
+ * Without sites a thread goes over wherever it sleeps, and a request has seen both;
+ * with the loop as the only site it has not.
+ */
+static void patch_requests(const char *strategy, const char *sites)
+{
+	if (sites)
+		setenv("WFLP_SITES", sites, 1);
+	start(strategy, "requests", false);
+	unsetenv("WFLP_SITES");
+	is(request('r', 0), 11, "a request before the patch");
+	send_request('r', 0);
+	sleep_us(MIDDLE_US / 4);
+	ok(apply("requests", 2), "a patch in the middle of a request");
+	if (sites) {
+		sleep_us(MIDDLE_US / 4);
+		ok(!came_over(), "is not over while the request is not");
+	} else {
+		ok(wait_over(), "is over before the request is");
+	}
+	is(answer(), sites ? 11 : 12, sites ? "a request sees one version" : "a request sees both versions");
+	ok(wait_over(), "over");
+	is(request('r', 0), 22, "a request after the patch");
+	stop();
+}
+
+/* A thread that is taken out of its call is awake, wherever it goes from there. */
+static void patch_disturbed(const char *strategy, char how, const char *what)
+{
+	start(strategy, "requests", false);
+	is(request('r', 0), 11, what);
+	is(request(how, 0), 1, what);
+	ok(apply(what, 2), "%s: a patch", what);
+	sleep_us(MIDDLE_US / 4);
+	ok(!came_over(), "%s: is not over while the thread is within the old function", what);
+	ok(wait_over(), "%s: over", what);
+	is(request('r', 0), 22, what);
+	stop();
+}
+
+static void patch_loops(const char *strategy)
+{
+	patch_requests(strategy, NULL);
+	patch_requests(strategy, "wait_at_loop,serve_one_loop,victim");
+	patch_disturbed(strategy, 's', "a signal");
+	patch_disturbed(strategy, 'c', "a cancellation");
+}
+
 int main(int argc, char **argv)
 {
 	const char *strategy = argc > 1 ? argv[1] : "waitfree";
@@ -384,11 +550,14 @@ int main(int argc, char **argv)
 
 	if (!strcmp(strategy, "serve"))
 		return serve();
+	if (!strcmp(strategy, "requests"))
+		return serve_one_loop();
 	if (!strcmp(strategy, "worker"))
 		return serve_as_worker();
-	deadline(60);
+	deadline(180);
 	start(strategy, "serve", false);
 	ok(came_over(), "nothing is old at the start");
+	ask_as_nobody();
 	sleep_us(200000);
 
 	/*
@@ -430,6 +599,7 @@ int main(int argc, char **argv)
 	ok(strstr(control("undo\n", NULL, 0), "end\terror\t2\t"), "nothing to take back");
 	ok(strstr(control("apply 5\n", "wrong", 5), "not an ELF file"), "no patch");
 	stop();
+	patch_loops(strategy);
 	patch_worker(strategy);
 	patch_worker("such");
 	serve_filtered();
