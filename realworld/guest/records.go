@@ -44,6 +44,10 @@ func Program(made Made, cal server.Calibration, run server.RunOutcome, samples [
 			p.FirstNS, p.LastNS = append(p.FirstNS, since(first, c.QueuedNS)), append(p.LastNS, since(last, c.QueuedNS))
 		}
 	}
+	if n := len(run.Patches); n > 1 && run.Strategy != record.None {
+		a, b := run.Patches[0].Memory, run.Patches[n-1].Memory
+		notes = append(notes, fmt.Sprintf("%d KiB resident after the first change and %d after %d, %d KiB available in the machine and %d", a.ResidentKiB, b.ResidentKiB, n, a.AvailableKiB, b.AvailableKiB))
+	}
 	for _, s := range samples {
 		h := p.Steady
 		for _, c := range run.Patches {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +182,14 @@ func TestDials(t *testing.T) {
 	}}
 	if _, err := connect(twice, 3); err == nil || !strings.Contains(err.Error(), "6 connections") {
 		t.Errorf("three clients with two connections each: %v", err)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	if m := memory(os.Getpid()); m.ResidentKiB < 1000 || m.AvailableKiB < 1000 {
+		t.Errorf("of this process: %+v", m)
+	}
+	if m := memory(1 << 30); m.ResidentKiB != 0 {
+		t.Errorf("of no process: %+v", m)
 	}
 }

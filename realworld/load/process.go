@@ -132,6 +132,22 @@ func threads(pid int) int {
 	return len(tasks)
 }
 
+// memory reads what a process has resident and the machine available; 0 is not known.
+func memory(pid int) server.Memory {
+	return server.Memory{ResidentKiB: kib(fmt.Sprintf("/proc/%d/status", pid), "VmRSS"), AvailableKiB: kib("/proc/meminfo", "MemAvailable")}
+}
+
+func kib(path, field string) int64 {
+	data, _ := os.ReadFile(path)
+	for _, line := range strings.Split(string(data), "\n") {
+		if name, rest, _ := strings.Cut(line, ":"); name == field {
+			n, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
 // cpuTime is what a process has used of the processors, its ended threads
 // included; 0 if it is gone.
 func cpuTime(pid int) int64 {

@@ -243,6 +243,7 @@ func (r *runner) run(n int, run server.Run, capacity float64) (server.RunOutcome
 			p := server.PatchOutcome{Undo: undo, QueuedNS: now()}
 			p.Over, err = how.change(in, undo)
 			p.DoneNS = now()
+			p.Memory = memory(in.pid)
 			if err != nil {
 				p.Error = err.Error()
 			}
@@ -313,7 +314,7 @@ func (r *runner) method(s record.Strategy) (method, error) {
 		return nothing{}, nil
 	case record.Restart:
 		return restart{r}, nil
-	case record.WaitFree, record.Barrier:
+	case record.WaitFree, record.Barrier, record.StopWorld:
 		if r.plan.Patch == "" {
 			return nil, fmt.Errorf("patch by strategy %s: the plan has no patch", s)
 		}

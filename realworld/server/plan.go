@@ -82,7 +82,15 @@ type PatchOutcome struct {
 	QueuedNS int64  `json:"queued_ns"` // before the command was started
 	DoneNS   int64  `json:"done_ns"`   // after it said that no thread can run the other code
 	Error    string `json:"error,omitempty"`
+	Memory   Memory `json:"memory"` // afterwards
 	Over
+}
+
+// Memory is what the server has resident, and what the machine could still give:
+// in that also what the kernel holds for views would be missing.
+type Memory struct {
+	ResidentKiB  int64 `json:"resident_kib,omitempty"`
+	AvailableKiB int64 `json:"available_kib,omitempty"`
 }
 
 // Over is what the library in the process says of its newest patch. Times are of

@@ -60,6 +60,11 @@ static int64_t read_number(const char *path, char *buf, size_t room)
 	return (int64_t)strtoull(buf, NULL, 10);
 }
 
+bool is_helper(pid_t tid)
+{
+	return tid == load_acquire(&server_tid) || tid == load_acquire(&G.patcher_tid);
+}
+
 enum answer { NO, YES, UNKNOWN };
 static const char *const answers[] = { "no", "yes", "unknown" };
 
@@ -91,7 +96,7 @@ static enum answer status_thread(FILE *out, pid_t tid, const struct known *known
 	for (size_t i = 0; i < known->n; i++)
 		if (known->info[i].tid == tid)
 			info = &known->info[i];
-	helper = tid == server_tid || tid == load_acquire(&G.patcher_tid);
+	helper = is_helper(tid);
 	kind = helper ? "helper" : info ? "thread" : "unregistered";
 	snprintf(path, sizeof(path), "self/task/%d/comm", (int)tid);
 	if (read_number(path, name, sizeof(name)) < 0)
@@ -278,11 +283,12 @@ static void serve(int fd)
 			close(copy);
 	} else {
 		say(out, "wflp-ctl\t%d\n", PROTOCOL);
-		if (!may_ask(fd)) {
-			answer(out, -EPERM, "only root and the user of the process may ask");
-		} else if (fgets(line, sizeof(line), in)) {
+		/* Read in any case: a request that is left unread is an error to who sent it. */
+		if (fgets(line, sizeof(line), in)) {
 			line[strcspn(line, "\n")] = '\0';
-			if (why_not() && strcmp(line, "status"))
+			if (!may_ask(fd))
+				answer(out, -EPERM, "only root and the user of the process may ask");
+			else if (why_not() && strcmp(line, "status"))
 				answer(out, -ENOTSUP, why_not());
 			else if (!strcmp(line, "status")) {
 				status(out);

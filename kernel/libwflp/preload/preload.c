@@ -3,7 +3,7 @@
  * Start, threads, signal handlers, fork.  Whatever goes wrong leaves the program
  * running as if the library were not there; why is what `wflp ctl PID status` says.
  *
- *	WFLP_STRATEGY	waitfree (default) or barrier
+ *	WFLP_STRATEGY	waitfree (default), barrier or stopworld
  *	WFLP_SITES	safe points, see sites.c; all blocking calls if empty
  */
 #define _GNU_SOURCE
@@ -23,6 +23,7 @@ static enum { OFF, STARTING, ON, FAILED } state;
 static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER;
 static char reason[256];
 static enum wflp_strategy strategy = WFLP_WAITFREE;
+static bool stops;	/* stopworld */
 
 void *next(void **cache, const char *name, const char *version)
 {
@@ -42,7 +43,7 @@ const char *why_not(void)
 
 const char *strategy_name(void)
 {
-	return strategy == WFLP_BARRIER ? "barrier" : "waitfree";
+	return stops ? "stopworld" : strategy == WFLP_BARRIER ? "barrier" : "waitfree";
 }
 
 static void fail(const char *what, int err)
@@ -77,6 +78,12 @@ static void stack_of_thread(void)
 	find_stack();
 	if (stack.hi)
 		wflp_candidate_thread(stack.lo, stack.hi);
+}
+
+void own_stack(struct wflp_frame *f)
+{
+	f->stack_low = stack.lo;
+	f->stack_end = stack.hi;
 }
 
 /* A thread that cannot be registered is listed as one that holds its old code. */
@@ -117,7 +124,8 @@ static void start(void)
 	if (dlsym(RTLD_DEFAULT, "wflp_init")) {
 		snprintf(reason, sizeof(reason), "the program uses libwflp itself");
 		fail(reason, 0);
-	} else if (name && *name && strcmp(name, "waitfree") && strcmp(name, "barrier")) {
+	} else if (name && *name && strcmp(name, "waitfree") && strcmp(name, "barrier") &&
+		   strcmp(name, "stopworld")) {
 		snprintf(reason, sizeof(reason), "WFLP_STRATEGY: there is no %s", name);
 		fail(reason, 0);
 	} else if (sites && !sites_known && !sites_init(sites, reason, sizeof(reason))) {
@@ -127,9 +135,14 @@ static void start(void)
 	} else {
 		if (name && !strcmp(name, "barrier"))
 			strategy = WFLP_BARRIER;
+		if (name && !strcmp(name, "stopworld")) {
+			strategy = WFLP_NAIVE;
+			stops = stop_init();
+		}
 		sites_known = true;
 		wflp_stack_free = stack_free;
-		err = wflp_init(strategy, 0);
+		err = strategy == WFLP_NAIVE && !stops ? -ENOTSUP :
+			wflp_init(strategy, stops ? WFLP_INIT_ALLOW_UNSAFE : 0);
 		if (err == -ENOSYS) {
 			snprintf(reason, sizeof(reason), "the kernel has no views");
 			fail(reason, 0);
@@ -181,7 +194,7 @@ static void forked(void)
 	if (memory >= 0)
 		close(memory);
 	memory = -1;
-	if (strategy == WFLP_BARRIER) {
+	if (strategy != WFLP_WAITFREE) {
 		memory = wflp_proc_open("self/mem", O_RDWR);
 		wflp_sys.mem_open = memory_of_child;
 	}
@@ -272,6 +285,10 @@ SHOWN int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 	struct sigaction ours, was;
 	int err, saved;
 
+	if (stops && sig == STOP_SIGNAL) {
+		errno = EINVAL;	/* as for those that the C library keeps for itself */
+		return -1;
+	}
 	if (sig <= 0 || sig >= _NSIG)
 		return call(sig, act, old);
 	before = load_acquire(&handlers[sig]);
@@ -279,6 +296,8 @@ SHOWN int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 		ours = *act;
 		ours.sa_flags |= SA_SIGINFO;
 		ours.sa_sigaction = on_signal;
+		if (stops)
+			sigdelset(&ours.sa_mask, STOP_SIGNAL);
 		store_release(&handlers[sig], (uintptr_t)act->sa_sigaction |
 			      (act->sa_flags & SA_SIGINFO ? TAKES_INFO : 0));
 	}
@@ -297,6 +316,36 @@ SHOWN int sigaction(int sig, const struct sigaction *act, struct sigaction *old)
 	if (old)
 		*old = was;
 	return 0;
+}
+
+int next_sigaction_call(int sig, const struct sigaction *act)
+{
+	return NEXT(sigaction)(sig, act, NULL);
+}
+
+/* Nobody blocks the signal that stops. */
+static const sigset_t *without_stop(int how, const sigset_t *set, sigset_t *copy)
+{
+	if (!stops || !set || how == SIG_UNBLOCK)
+		return set;
+	*copy = *set;
+	sigdelset(copy, STOP_SIGNAL);
+	return copy;
+}
+
+static void *next_sigprocmask, *next_pthread_sigmask;
+SHOWN int sigprocmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t copy;
+
+	return NEXT(sigprocmask)(how, without_stop(how, set, &copy), old);
+}
+
+SHOWN int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t copy;
+
+	return NEXT(pthread_sigmask)(how, without_stop(how, set, &copy), old);
 }
 
 SHOWN sighandler_t signal(int sig, sighandler_t handler)

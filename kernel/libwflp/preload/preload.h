@@ -5,6 +5,7 @@
  *	calls.c		the calls of the C library that it stands in front of
  *	unwind.c	what is on a stack
  *	sites.c		which calls are safe points, if the user names some
+ *	stop.c		all threads stopped at once, as others do it
  *	control.c	the control socket
  *	preload.c	start, threads, signals, fork
  */
@@ -37,6 +38,18 @@ bool stack_free(const struct wflp_frame *f, const struct wflp_ranges *ranges, wf
 /* sites.c: from a list as in WFLP_SITES; false: what says which one is wrong. */
 bool sites_init(const char *list, char *what, size_t room) HIDDEN;
 bool site_allowed(uintptr_t caller) HIDDEN;
+
+/* The same for a thread that was stopped anywhere. */
+bool interrupted_free(const struct wflp_frame *f, const struct wflp_ranges *ranges) HIDDEN;
+
+/* stop.c */
+#define STOP_SIGNAL (SIGRTMAX - 2)
+bool stop_init(void) HIDDEN;
+int next_sigaction_call(int sig, const struct sigaction *act) HIDDEN;
+/* Where the calling thread's stack is. */
+void own_stack(struct wflp_frame *f) HIDDEN;
+/* A thread of the library's: it runs none of the program's code. */
+bool is_helper(pid_t tid) HIDDEN;
 
 /* control.c */
 int control_start(void) HIDDEN;

@@ -73,6 +73,17 @@ static int look(struct dl_phdr_info *info, size_t size, void *arg)
 	return 1;
 }
 
+static bool add_range(uintptr_t lo, uintptr_t hi)
+{
+	for (size_t i = 0; i < nsites; i++)
+		if (sites[i].lo == lo && sites[i].hi == hi)
+			return true;
+	if (lo >= hi || nsites == SITES_MAX)
+		return false;
+	sites[nsites++] = (struct wflp_range){ lo, hi };
+	return true;
+}
+
 /* The function, or a part of it. */
 static bool is_named(const char *is, const char *name, size_t room)
 {
@@ -98,12 +109,8 @@ static bool add_symbols(const uint8_t *map, size_t size, const Elf64_Shdr *table
 		if (ELF64_ST_TYPE(y.st_info) != STT_FUNC || !y.st_value || y.st_name >= names->sh_size)
 			continue;
 		is = (const char *)map + names->sh_offset + y.st_name;
-		if (!is_named(is, name, names->sh_size - y.st_name) || nsites == SITES_MAX)
-			continue;
-		sites[nsites++] = (struct wflp_range){
-			f->base + y.st_value, f->base + y.st_value + y.st_size,
-		};
-		found = true;
+		if (is_named(is, name, names->sh_size - y.st_name))
+			found |= add_range(f->base + y.st_value, f->base + y.st_value + y.st_size);
 	}
 	return found;
 }
@@ -119,7 +126,8 @@ static bool add_from_file(const uint8_t *map, size_t size, const struct file *f,
 	if (memcmp(e.e_ident, ELFMAG, SELFMAG) || e.e_shentsize != sizeof(Elf64_Shdr) ||
 	    e.e_shoff > size || e.e_shnum * sizeof(Elf64_Shdr) > size - e.e_shoff)
 		return false;
-	for (unsigned int i = 0; i < e.e_shnum && !found; i++) {
+	/* What a program exports is in one table, and its static functions in the other. */
+	for (unsigned int i = 0; i < e.e_shnum; i++) {
 		Elf64_Shdr table, names;
 
 		memcpy(&table, map + e.e_shoff + i * sizeof(table), sizeof(table));
@@ -127,7 +135,7 @@ static bool add_from_file(const uint8_t *map, size_t size, const struct file *f,
 		    table.sh_link >= e.e_shnum)
 			continue;
 		memcpy(&names, map + e.e_shoff + table.sh_link * sizeof(names), sizeof(names));
-		found = add_symbols(map, size, &table, &names, f, name);
+		found |= add_symbols(map, size, &table, &names, f, name);
 	}
 	return found;
 }
@@ -186,10 +194,7 @@ static bool add_site(char *site)
 		if (*end)
 			return false;
 	}
-	if (lo >= hi || nsites == SITES_MAX)
-		return false;
-	sites[nsites++] = (struct wflp_range){ lo, hi };
-	return true;
+	return add_range(lo, hi);
 }
 
 bool sites_init(const char *list, char *what, size_t room)

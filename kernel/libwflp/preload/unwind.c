@@ -295,6 +295,20 @@ static bool unwound_free(struct stack *s, const struct wflp_ranges *ranges)
 	return false;
 }
 
+bool interrupted_free(const struct wflp_frame *f, const struct wflp_ranges *ranges)
+{
+	struct stack s = { .f = f, .fd = -1 };
+	int hit;
+
+	if (!ranges)
+		return true;
+	if (f->rsp >= f->stack_end || f->rsp < f->stack_low || in_ranges(ranges, f->rip) ||
+	    in_ranges(ranges, f->rip + 1))
+		return false;
+	hit = scan(&s, ranges);
+	return !hit || (hit > 0 && unwound_free(&s, ranges));
+}
+
 bool stack_free(const struct wflp_frame *f, const struct wflp_ranges *ranges, wflp_reader rd, int fd)
 {
 	struct stack s = { .f = f, .rd = rd, .fd = fd };

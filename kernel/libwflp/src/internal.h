@@ -359,6 +359,18 @@ size_t wflp_threads(struct wflp_thread_info *info, size_t room) HIDDEN;
 /* The kernel's id of the view that is newest for variant 0. */
 uint64_t wflp_newest_view(void) HIDDEN;
 
+/* x86, for who may run text that another processor has changed. */
+void wflp_serialise(void) HIDDEN;
+
+/*
+ * Set before wflp_init(WFLP_NAIVE), which then changes text only while all stand:
+ * stop() returns 0 when every thread but the library's own is stopped with none of
+ * the ranges on its stack, -EAGAIN if that may be so another time.  Called with both
+ * locks, so that nobody is stopped with one.
+ */
+extern int (*wflp_stop)(const struct wflp_ranges *ranges) HIDDEN;
+extern void (*wflp_go)(void) HIDDEN;
+
 /* patcher.c */
 void *wflp_patcher(void *arg) HIDDEN;
 void wflp_jobs_forget(bool all) HIDDEN;

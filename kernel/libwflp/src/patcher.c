@@ -1095,7 +1095,54 @@ static void run_barrier(struct job *j)
 		job_over(j);
 }
 
-/* UNSAFE, and meant to be: see enum wflp_strategy. */
+int (*wflp_stop)(const struct wflp_ranges *ranges);
+void (*wflp_go)(void);
+
+/*
+ * As others do it: a stop at which some stack is not free is given up at once, and
+ * tried again after ever longer times, so that threads stand as little as can be.
+ */
+#define STOP_AGAIN_MIN_NS 50000
+#define STOP_AGAIN_MAX_NS 5000000
+#define STOP_GIVE_UP_NS 2000000000
+
+static int write_stopped(struct job *j)
+{
+	uint64_t end = wflp_now() + STOP_GIVE_UP_NS;
+	struct timespec pause = { 0, STOP_AGAIN_MIN_NS };
+	int32_t bad = -1;
+	int err;
+
+	for (;;) {
+		pthread_mutex_lock(&text_lock);
+		pthread_mutex_lock(&G.lock);
+		err = wflp_stop(j->ranges);
+		if (!err) {
+			err = wflp_text_write(G.mem_fd, j->edits, j->n, &bad);
+			wflp_go();
+			j->rep.written_ns = wflp_now();
+			j->rep.bad_edit = bad;
+		}
+		pthread_mutex_unlock(&G.lock);
+		pthread_mutex_unlock(&text_lock);
+		if (err != -EAGAIN || wflp_now() > end)
+			return err;
+		nanosleep(&pause, NULL);
+		if (pause.tv_nsec < STOP_AGAIN_MAX_NS)
+			pause.tv_nsec *= 2;
+	}
+}
+
+/* Whoever stood is over. */
+static void claim_all(uint64_t epoch)
+{
+	pthread_mutex_lock(&G.lock);
+	for (struct thread *t = G.threads; t; t = t->next)
+		wflp_claim(t, epoch, false, false);
+	pthread_mutex_unlock(&G.lock);
+}
+
+/* UNSAFE, and meant to be, where nobody is stopped: see enum wflp_strategy. */
 static void run_naive(struct job *j)
 {
 	uint64_t generation = load_relaxed(&G.newest) + 1;
@@ -1103,7 +1150,9 @@ static void run_naive(struct job *j)
 	int err;
 
 	err = check_text(j);
-	if (!err) {
+	if (!err && wflp_stop) {
+		err = write_stopped(j);
+	} else if (!err) {
 		pthread_mutex_lock(&text_lock);
 		err = write_text(j);
 		pthread_mutex_unlock(&text_lock);
@@ -1114,6 +1163,8 @@ static void run_naive(struct job *j)
 	}
 	stamp(&j->rep.sealed_ns);
 	publish(j, epoch, generation, 1, NULL);
+	if (wflp_stop)
+		claim_all(epoch);
 	wait_arrived(j, epoch, true);
 	job_over(j);
 }

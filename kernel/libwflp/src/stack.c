@@ -330,6 +330,8 @@ static const char *reason(int err)
 		return "too many earlier versions of the code are still in use";
 	case -EBUSY:
 		return "a patch is in progress";
+	case -EAGAIN:
+		return "within 2 s there was no stop at which it was on no stack";
 	case -ENODEV:
 		return "the library is not initialised";
 	case -EINVAL:

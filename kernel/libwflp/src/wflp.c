@@ -209,7 +209,7 @@ static int move_view(struct thread *t, const struct wflp_frame *f)
  * x86 wants a serialising instruction between a foreign store to the text and
  * its execution.  Only where the kernel cannot make every thread run one.
  */
-static void serialise(void)
+void wflp_serialise(void)
 {
 	unsigned int a = 0, b, c = 0, d;
 
@@ -224,7 +224,7 @@ static void wait_released(uint64_t epoch)
 	       (int32_t)(released - (uint32_t)epoch) < 0)
 		futex_wait(&G.released, released);
 	if (!G.sync_core)
-		serialise();
+		wflp_serialise();
 }
 
 static int park(struct thread *t, const struct wflp_frame *f)

@@ -175,12 +175,22 @@ static int serve(void)
  */
 #define MIDDLE_US 1000000
 
-static __attribute__((noinline, noclone)) void wait_at_loop(void)
+void wait_at_loop(void);
+
+/* As compilers take functions apart: what is exported is not what makes the call. */
+static __attribute__((noinline, noclone)) void wait_at_loop_part(void) __asm__("wait_at_loop.part.0");
+static void wait_at_loop_part(void)
 {
 	char c;
 
 	while (read(workers[0].in[0], &c, 1) != 1)
 		;
+}
+
+__attribute__((noinline, noclone)) void wait_at_loop(void)
+{
+	wait_at_loop_part();
+	__asm__ volatile("");
 }
 
 static void *serve_requests(void *arg)
@@ -282,6 +292,12 @@ static int serve_as_worker(void)
 }
 
 /* ---- who patches it ---- */
+
+/* In place: who changes code and who runs it wait for each other. */
+static bool is_in_place(const char *strategy)
+{
+	return !strcmp(strategy, "barrier") || !strcmp(strategy, "stopworld");
+}
 
 static FILE *to, *from;
 static pid_t server;
@@ -438,7 +454,7 @@ static bool undo(void)
 
 static void patch_worker(const char *strategy)
 {
-	bool possible = !strcmp(strategy, "barrier") || !strcmp(strategy, "waitfree");
+	bool possible = is_in_place(strategy) || !strcmp(strategy, "waitfree");
 	char line[16] = "";
 	pid_t parent;
 
@@ -460,11 +476,11 @@ static void patch_worker(const char *strategy)
 		stop();
 		return;
 	}
-	if (!strcmp(strategy, "barrier"))
+	if (is_in_place(strategy))
 		is(request('a', INSIDE), 1, "the worker's old code");
 	/* The forking thread, too, which the worker's main thread is. */
 	ok(apply("worker", 2), "a worker");
-	if (strcmp(strategy, "barrier"))
+	if (!is_in_place(strategy))
 		is(request('a', INSIDE), 1, "the worker's old code");
 	ok(wait_over(), "all of a worker's threads come over");
 	request('u', 0);
@@ -479,11 +495,11 @@ static void patch_worker(const char *strategy)
 }
 
 /* In place: under a filter views are the administrator's choice. */
-static void serve_filtered(void)
+static void serve_filtered(const char *strategy)
 {
 	int status = 0;
 
-	start("barrier", "serve", true);
+	start(is_in_place(strategy) ? strategy : "barrier", "serve", true);
 	sleep_us(200000);
 	if (!ok(!waitpid(server, &status, WNOHANG), "no call that services may not make: signal %d",
 		WTERMSIG(status)))
@@ -524,12 +540,19 @@ static void patch_requests(const char *strategy, const char *sites)
 /* A thread that is taken out of its call is awake, wherever it goes from there. */
 static void patch_disturbed(const char *strategy, char how, const char *what)
 {
+	uint64_t began;
+
 	start(strategy, "requests", false);
 	is(request('r', 0), 11, what);
 	is(request(how, 0), 1, what);
+	began = now_ns();
 	ok(apply(what, 2), "%s: a patch", what);
-	sleep_us(MIDDLE_US / 4);
-	ok(!came_over(), "%s: is not over while the thread is within the old function", what);
+	if (!strcmp(strategy, "stopworld")) {
+		ok(now_ns() - began > MIDDLE_US / 2 * 1000ull, "%s: waits for the thread to leave the old function", what);
+	} else {
+		sleep_us(MIDDLE_US / 4);
+		ok(!came_over(), "%s: is not over while the thread is within the old function", what);
+	}
 	ok(wait_over(), "%s: over", what);
 	is(request('r', 0), 22, what);
 	stop();
@@ -538,7 +561,9 @@ static void patch_disturbed(const char *strategy, char how, const char *what)
 static void patch_loops(const char *strategy)
 {
 	patch_requests(strategy, NULL);
-	patch_requests(strategy, "wait_at_loop,serve_one_loop,victim");
+	/* Who is stopped anywhere goes on from there. */
+	if (strcmp(strategy, "stopworld"))
+		patch_requests(strategy, "wait_at_loop,serve_one_loop,victim");
 	patch_disturbed(strategy, 's', "a signal");
 	patch_disturbed(strategy, 'c', "a cancellation");
 }
@@ -546,7 +571,7 @@ static void patch_loops(const char *strategy)
 int main(int argc, char **argv)
 {
 	const char *strategy = argc > 1 ? argv[1] : "waitfree";
-	bool barrier = !strcmp(strategy, "barrier");
+	bool in_place = is_in_place(strategy);
 
 	if (!strcmp(strategy, "serve"))
 		return serve();
@@ -560,14 +585,19 @@ int main(int argc, char **argv)
 	ask_as_nobody();
 	sleep_us(200000);
 
+	/* A thread that stays within the old function is in the way of any stop. */
+	if (!strcmp(strategy, "stopworld")) {
+		ok(!apply("first", 2), "no stop at which the old function is on no stack");
+		ok(came_over(), "and nothing has changed");
+	}
 	/*
 	 * At a barrier all would wait for the thread that is within the old function,
 	 * also the one that has to let it go.
 	 */
-	if (barrier)
+	if (in_place)
 		is(request('a', INSIDE), 1, kinds[INSIDE]);
 	ok(apply("first", 2), "a patch");
-	if (!barrier) {
+	if (!in_place) {
 		sleep_us(300000);
 		ok(!came_over(), "is not over while a thread is within the old function");
 		for (int i = 0; i < THREADS; i++)
@@ -602,6 +632,6 @@ int main(int argc, char **argv)
 	patch_loops(strategy);
 	patch_worker(strategy);
 	patch_worker("such");
-	serve_filtered();
+	serve_filtered(strategy);
 	return done();
 }
