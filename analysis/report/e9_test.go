@@ -63,9 +63,26 @@ func TestPrograms(t *testing.T) {
 	if c := claims(t, us)["e9-tail"]; c.Holds == True {
 		t.Errorf("the same latencies: %+v", c)
 	}
-	b, err := roughly(synthManifest(), programRun())
+	// A tail needs requests.
+	us = programRun()
+	for i := range us {
+		for k := range us[i].Programs {
+			us[i].Programs[k].Window = us[i].Programs[k].Steady
+		}
+	}
+	if c := claims(t, us)["e9-tail"]; c.Holds != Unknown {
+		t.Errorf("ten requests in each window: %+v", c)
+	}
+	us = programRun()
+	for i := range us {
+		us[i].Boot.Packages = map[string]string{"libc6": fmt.Sprint("2.", i/4)}
+	}
+	b, err := roughly(synthManifest(), us)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if rows := b.packages().Rows; len(rows) != 2 {
+		t.Errorf("two versions of a package: %v", rows)
 	}
 	for id, want := range map[string]float64{
 		"e9.tcg.server-1.2.CVE-0000-0001.threads=8.waitfree.requests": 20000, "e9.tcg.server-1.2.CVE-0000-0001.threads=8.waitfree.patches": 15,

@@ -253,10 +253,12 @@ func libTests(ctx context.Context, root, name string) (files []vmimages.File, st
 	files = append(files, needed...)
 	files = append(files, vmimages.File{Path: "/libtests/t_preload", Host: program},
 		vmimages.File{Path: "/libtests/libwflp-preload.so", Host: preload})
-	steps = append(steps, guestproto.Step{
-		Name: "t_preload waitfree", Argv: []string{"/libtests/t_preload", "waitfree"},
-		Env: []string{"WFLP_PRELOAD=/libtests/libwflp-preload.so"},
-	})
+	for _, strategy := range []string{"waitfree", "barrier", "stopworld"} {
+		steps = append(steps, guestproto.Step{
+			Name: "t_preload " + strategy, Argv: []string{"/libtests/t_preload", strategy},
+			Env: []string{"WFLP_PRELOAD=/libtests/libwflp-preload.so"},
+		})
+	}
 	return files, steps, nil
 }
 

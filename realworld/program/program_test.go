@@ -142,6 +142,19 @@ func TestLinesAreKept(t *testing.T) {
 	}
 }
 
+// A program is a short description, or what is said of adding one is not so.
+func TestDescriptionsAreShort(t *testing.T) {
+	for _, name := range Names() {
+		text, err := descriptions.ReadFile(name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(text), "\n"); n >= 60 {
+			t.Errorf("%s.json has %d lines", name, n)
+		}
+	}
+}
+
 func TestEditsFitOnce(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "rules", "a b b\n")

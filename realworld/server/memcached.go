@@ -39,7 +39,7 @@ end
 		}
 		return append(memcachedConf(conf), "-t", "4", "-o", "proxy_config=/etc/memcached.lua"), nil
 	},
-	Beside:  []Process{{[]string{memcachedProgram, "-u", "memcache", "-l", "127.0.0.1", "-p", "11212", "-t", "1"}, "127.0.0.1:11212"}},
+	Beside: []Process{{[]string{memcachedProgram, "-u", "memcache", "-l", "127.0.0.1", "-p", "11212", "-t", "1"}, "127.0.0.1:11212"}},
 	// Workers wait in libevent, all others in a function of their own.
 	Sites: "libevent-2.1.so.7,logger_thread,lru_maintainer_thread,slab_rebalance_thread,item_crawler_thread,assoc_maintenance_thread," +
 		"_proxy_config_thread,_proxy_manager_thread",
