@@ -114,7 +114,8 @@
 #define FUZZWIRE_OP_TRACE 43 /* a child attaches to thread a, b function, c 1: pokes */
 #define FUZZWIRE_OP_FILE_WRITE 44 /* write(2) to the file of area a, b unit */
 #define FUZZWIRE_OP_FILE_READ 45 /* read(2) */
-#define FUZZWIRE_OP_USERFAULT 46 /* a area, b unit, c count, d 50 microseconds: fills what others miss there for so long, slowly */
+#define FUZZWIRE_OP_USERFAULT 46 /* a area, b unit, c count, d 50 microseconds, e Userfault… */
+#define FUZZWIRE_OP_BRK 47 /* a Brk…, b pages */
 #define FUZZWIRE_OP_EXIT 48 /* the list ends here */
 #define FUZZWIRE_OP_KINDS 49
 
@@ -167,7 +168,26 @@
 #define FUZZWIRE_SYSTEM_PAGEMAP 6
 #define FUZZWIRE_SYSTEM_KSM 7 /* one round */
 #define FUZZWIRE_SYSTEM_SWAPPER 8 /* memory.reclaim of the group */
-#define FUZZWIRE_SYSTEM_KINDS 9
+#define FUZZWIRE_SYSTEM_HIGH 9 /* memory.high of the subject's group, below what it has, and off again */
+#define FUZZWIRE_SYSTEM_KINDS 10
+
+/* What a userfaultfd is for. */
+#define FUZZWIRE_USERFAULT_MISSING 0 /* fills what others miss there, slowly */
+#define FUZZWIRE_USERFAULT_PROTECT 1 /* holds up who writes there, and sees that nothing changes meanwhile */
+#define FUZZWIRE_USERFAULT_KINDS 2
+
+/* What is done with the heap. */
+#define FUZZWIRE_BRK_GROW 0 /* and look whether the new pages are empty */
+#define FUZZWIRE_BRK_SHRINK 1 /* and look whether they are gone */
+#define FUZZWIRE_BRK_LOOK 2
+#define FUZZWIRE_BRK_KINDS 3
+#define FUZZWIRE_BRK_PAGES 32 /* at most */
+
+/* What was wrong with the heap: bits of Record.Val. */
+#define FUZZWIRE_BRK_OLD 1 /* a new page was not empty */
+#define FUZZWIRE_BRK_LOST 2 /* a page had not what was written there */
+#define FUZZWIRE_BRK_THERE 4 /* what had been given back could be read */
+#define FUZZWIRE_BRK_MISSING 8 /* what is there could not be read or written */
 
 /* How a run ended; also the exit status of the driver. */
 #define FUZZWIRE_END_COMPLETE 0

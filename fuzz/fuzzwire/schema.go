@@ -129,7 +129,8 @@ const (
 	OpTrace     = 43 // a child attaches to thread a, b function, c 1: pokes
 	OpFileWrite = 44 // write(2) to the file of area a, b unit
 	OpFileRead  = 45 // read(2)
-	OpUserfault = 46 // a area, b unit, c count, d 50 microseconds: fills what others miss there for so long, slowly
+	OpUserfault = 46 // a area, b unit, c count, d 50 microseconds, e Userfault…
+	OpBrk       = 47 // a Brk…, b pages
 	OpExit      = 48 // the list ends here
 	OpKinds     = 49
 )
@@ -190,7 +191,32 @@ const (
 	SystemPagemap = 6
 	SystemKsm     = 7 // one round
 	SystemSwapper = 8 // memory.reclaim of the group
-	SystemKinds   = 9
+	SystemHigh    = 9 // memory.high of the subject's group, below what it has, and off again
+	SystemKinds   = 10
+)
+
+// What a userfaultfd is for.
+const (
+	UserfaultMissing = 0 // fills what others miss there, slowly
+	UserfaultProtect = 1 // holds up who writes there, and sees that nothing changes meanwhile
+	UserfaultKinds   = 2
+)
+
+// What is done with the heap.
+const (
+	BrkGrow   = 0 // and look whether the new pages are empty
+	BrkShrink = 1 // and look whether they are gone
+	BrkLook   = 2
+	BrkKinds  = 3
+	BrkPages  = 32 // at most
+)
+
+// What was wrong with the heap: bits of Record.Val.
+const (
+	BrkOld     = 1 // a new page was not empty
+	BrkLost    = 2 // a page had not what was written there
+	BrkThere   = 4 // what had been given back could be read
+	BrkMissing = 8 // what is there could not be read or written
 )
 
 // How a run ended; also the exit status of the driver.

@@ -60,6 +60,10 @@ func (m *model) check() {
 			m.checkStat(r)
 		case w.OpPoll:
 			m.checkPoll(r)
+		case w.OpUserfault:
+			m.checkGuarded(r)
+		case w.OpBrk:
+			m.checkHeap(r)
 		}
 		m.checkErrno(r)
 	}
@@ -241,6 +245,64 @@ func (m *model) checkFileRead(r *rec) {
 	m.inObject(f, 0, r.span, r.b, r.n, asks{}, &may)
 	if !may.have(r.Val) {
 		m.violate(oracle.Memory, r, "the file is not what was written; area %d unit %d: seen %#x, possible %s", area, u, r.Val, may)
+	}
+}
+
+// checkGuarded: while userfaultfd holds up whoever writes, nothing is written. What
+// changes mappings or files meanwhile changes content by other ways, and what began
+// to be written before the protection was there may end after; a write past it that
+// is found is one that surely began later.
+func (m *model) checkGuarded(r *rec) {
+	if r.Val != w.UserfaultProtect || r.Ret != 0 || r.Ext == 0 {
+		return
+	}
+	area, from, to := r.where()
+	for u := from; u < to; u++ {
+		if r.Ext>>(u-from)&1 == 0 {
+			continue
+		}
+		// Memory of a file can be written elsewhere, where it is not protected.
+		otherwise := slices.ContainsFunc(m.mapped(r.p, area, u, r.span, r.n, asks{}), func(o *object) bool {
+			return o == nil || o.kind != w.MapAnon
+		})
+		for _, o := range m.recs {
+			if o == r || o.b > r.e || o.e < r.b {
+				continue
+			}
+			a, at, n := o.place()
+			switch o.Kind {
+			case w.OpLoad, w.OpExec:
+			case w.OpStore:
+				// It may have been in the page before the protection was.
+				otherwise = otherwise || a == area && at == u && o.b < r.b
+			case w.OpMremap, w.OpFork, w.OpVfork, w.OpMadvise, w.OpMmap, w.OpMunmap, w.OpMprotect, w.OpTruncate, w.OpFileWrite, w.OpUserfault:
+				otherwise = true
+			default:
+				otherwise = otherwise || a == area && at <= u && u < at+n
+			}
+		}
+		if !otherwise {
+			m.violate(oracle.Memory, r, "a write gets past the protection of userfaultfd; area %d unit %d", area, u)
+			return
+		}
+	}
+}
+
+// checkHeap: one thread at a time has the heap, and has looked at all of it.
+func (m *model) checkHeap(r *rec) {
+	for _, c := range []struct {
+		bit  uint64
+		kind oracle.Kind
+		what string
+	}{
+		{w.BrkOld, oracle.Memory, "a new page of the heap is not empty"},
+		{w.BrkLost, oracle.Memory, "a page of the heap is not what was written"},
+		{w.BrkThere, oracle.Access, "heap that was given back can be read"},
+		{w.BrkMissing, oracle.Access, "heap that is there cannot be used"},
+	} {
+		if r.Val&c.bit != 0 {
+			m.violate(c.kind, r, "%s; operation %d", c.what, r.Unit)
+		}
 	}
 }
 

@@ -41,6 +41,14 @@ func call(kind int, fd, ret int32) w.Record {
 func units(kind, area, unit int, n, ret int32, val uint64) w.Record {
 	return w.Record{Kind: uint16(kind), Unit: uint16(area<<8 | unit), FD: n, Ret: ret, Val: val}
 }
+func guard(unit int, changed uint64) w.Record {
+	r := units(w.OpUserfault, 0, unit, 2, 0, w.UserfaultProtect)
+	r.Ext = changed
+	return r
+}
+func heap(what int, wrong uint64) w.Record {
+	return w.Record{Kind: w.OpBrk, Unit: uint16(what), Val: wrong, FD: -1}
+}
 func asleep(word uint64) w.Record {
 	return w.Record{Kind: w.OpSleep, FD: -1, Flags: w.FlagOffline, Val: word}
 }
@@ -115,6 +123,24 @@ func TestHandMade(t *testing.T) {
 		{name: "shared memory that DONTNEED empties", areas: [w.DataAreas]int{w.MapShared},
 			bad:  trace{lists: [][]w.Record{in(1, store(0, 7), units(w.OpMadvise, 0, 0, 1, 0, 4), load(0, 0, 0)), none}},
 			good: trace{lists: [][]w.Record{in(1, store(0, 7), units(w.OpMadvise, 0, 0, 1, 0, 4), load(0, 7, 0)), none}}, kind: oracle.Memory},
+		{name: "a write past userfaultfd",
+			bad:  trace{lists: [][]w.Record{{at(1, 6, guard(2, 1<<1))}, {at(3, 4, store(3, 7))}, none}},
+			good: trace{lists: [][]w.Record{{at(2, 6, guard(2, 1<<1))}, {at(1, 4, store(3, 7))}, none}}, kind: oracle.Memory},
+		{name: "a discard under userfaultfd",
+			bad:  trace{lists: [][]w.Record{{at(1, 6, guard(2, 1<<0))}, {at(8, 9, units(w.OpMadvise, 0, 2, 1, 0, 4))}, none}},
+			good: trace{lists: [][]w.Record{{at(1, 6, guard(2, 1<<0))}, {at(3, 9, units(w.OpMadvise, 0, 2, 1, 0, 4))}, none}}, kind: oracle.Memory},
+		{name: "a heap with old content",
+			bad:  trace{lists: [][]w.Record{in(1, heap(w.BrkGrow, w.BrkOld)), none}},
+			good: trace{lists: [][]w.Record{in(1, heap(w.BrkGrow, 0)), none}}, kind: oracle.Memory},
+		{name: "a heap that lost a page",
+			bad:  trace{lists: [][]w.Record{in(1, heap(w.BrkLook, w.BrkLost)), none}},
+			good: trace{lists: [][]w.Record{in(1, heap(w.BrkLook, 0)), none}}, kind: oracle.Memory},
+		{name: "a heap that is still there",
+			bad:  trace{lists: [][]w.Record{in(1, heap(w.BrkShrink, w.BrkThere)), none}},
+			good: trace{lists: [][]w.Record{in(1, heap(w.BrkShrink, 0)), none}}, kind: oracle.Access},
+		{name: "a heap that is missing",
+			bad:  trace{lists: [][]w.Record{in(1, heap(w.BrkGrow, w.BrkMissing)), none}},
+			good: trace{lists: [][]w.Record{in(1, heap(w.BrkGrow, 0)), none}}, kind: oracle.Access},
 		{name: "old code in the new view",
 			bad:  trace{lists: [][]w.Record{with(exec(0, w.BaseValue)), none}},
 			good: trace{lists: [][]w.Record{with(exec(0, 0x51), exec(1, w.BaseValue+1)), none}}, kind: oracle.Code},

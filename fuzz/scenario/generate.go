@@ -206,6 +206,8 @@ var allKinds = []struct {
 	{w.OpFileWrite, 1, func(g *gen) []Op { a, u, _ := g.place(false); return op(w.OpFileWrite, a, u, 0, 0, 0) }},
 	{w.OpFileRead, 1, func(g *gen) []Op { a, u, _ := g.place(false); return op(w.OpFileRead, a, u, 0, 0, 0) }},
 	{w.OpUserfault, 1, (*gen).missing},
+	{w.OpUserfault, 1, (*gen).guarded},
+	{w.OpBrk, 2, (*gen).heap},
 	{w.OpMremap, 2, (*gen).tables},
 	{w.OpMadvise, 1, (*gen).swapped},
 	{w.OpFail, 2, (*gen).fail},
@@ -335,6 +337,29 @@ func (g *gen) missing() []Op {
 	return []Op{{Kind: w.OpMadvise, A: a, B: u, C: c, D: 4},
 		{Kind: w.OpUserfault, A: a, B: u, C: c, D: uint16(g.in(1, 15))},
 		{Kind: w.OpLoad, A: a, B: u, C: c}}
+}
+
+// guarded has memory that nobody is to write for a while, just written and perhaps
+// seen from a view.
+func (g *gen) guarded() []Op {
+	a, u, c := g.areas[g.Intn(len(g.areas))], uint16(g.unit), uint16(g.size(4))
+	out := []Op{{Kind: w.OpStore, A: a, B: u, C: c}}
+	if g.one(2) {
+		out = append(out, Op{Kind: w.OpEnter, A: uint16(g.Intn(g.slots))}, Op{Kind: w.OpStore, A: a, B: u, C: c})
+	}
+	return append(out, Op{Kind: w.OpUserfault, A: a, B: u, C: c, D: uint16(g.in(1, 15)), E: w.UserfaultProtect},
+		Op{Kind: w.OpStore, A: a, B: u, C: c}, Op{Kind: w.OpLoad, A: a, B: u, C: c})
+}
+
+// heap grows and shrinks, seen from one view and then another.
+func (g *gen) heap() []Op {
+	out := []Op{{Kind: w.OpBrk, A: uint16(g.Intn(w.BrkKinds)), B: uint16(g.size(8))}}
+	if g.one(2) {
+		out = append(out, Op{Kind: w.OpEnter, A: uint16(g.Intn(g.slots))},
+			Op{Kind: w.OpBrk, A: w.BrkLook}, Op{Kind: w.OpBrk, A: w.BrkShrink, B: uint16(g.size(8))},
+			Op{Kind: w.OpBrk, A: w.BrkGrow, B: uint16(g.size(8))})
+	}
+	return out
 }
 
 // tables moves 2 MiB of small pages, that is, a table and not what is in it, away

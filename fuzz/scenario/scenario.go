@@ -82,7 +82,8 @@ var kinds = map[Kind]kindInfo{
 	w.OpTrace:     {name: "trace", bound: [5]int{anyList, w.Cells, 2}, records: 1},
 	w.OpFileWrite: {name: "file-write", bound: [5]int{w.DataAreas, w.Units}, records: 1},
 	w.OpFileRead:  {name: "file-read", bound: [5]int{w.DataAreas, w.Units}, records: 1},
-	w.OpUserfault: {name: "userfault", bound: [5]int{w.DataAreas, w.Units, w.Units, 16}, count: true, records: 1},
+	w.OpUserfault: {name: "userfault", bound: [5]int{w.DataAreas, w.Units, w.Units, 16, w.UserfaultKinds}, count: true, records: 1},
+	w.OpBrk:       {name: "brk", bound: [5]int{w.BrkKinds, w.BrkPages}, records: 1},
 	w.OpExit:      {name: "exit"},
 }
 

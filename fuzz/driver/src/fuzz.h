@@ -62,6 +62,8 @@ extern struct run R;
 extern __thread struct self *self;
 
 #define PCS 65536u
+#define GROUP "/sys/fs/cgroup/fuzz"	/* of scenarios that set its limits */
+#define BRK_MOST 64u			/* pages of the heap that OP_BRK may have */
 
 static inline uint64_t stamp(void)
 {

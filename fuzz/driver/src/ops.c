@@ -452,6 +452,57 @@ static long read_all(const char *path)
 	return n;
 }
 
+static bool read_fault(int fd, struct uffd_msg *msg, long wait_ns)
+{
+	struct timespec ts = { 0, wait_ns };
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return ppoll(&p, 1, &ts, NULL) == 1 && read(fd, msg, sizeof(*msg)) == sizeof(*msg) &&
+	       msg->event == UFFD_EVENT_PAGEFAULT;
+}
+
+/*
+ * For a while, whoever writes there sleeps in its fault. Nothing is let through
+ * before the end, so words that another thread's write has changed meanwhile went
+ * past the protection: their units are returned in *changed. Words that cannot be
+ * read at the begin are left out.
+ */
+static long do_protect(char *from, size_t unit, unsigned int units, uint64_t ns, uint64_t *changed)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP };
+	struct uffdio_register reg = {
+		.range = { (uintptr_t)from, units * unit }, .mode = UFFDIO_REGISTER_MODE_WP
+	};
+	struct uffdio_writeprotect wp = { .range = reg.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	uint64_t until = now_ns() + ns, before[W(UNITS)], after;
+	bool known[W(UNITS)];
+	struct uffd_msg msg;
+	long ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = neg(ioctl(fd, UFFDIO_API, &api));
+	if (!ret)
+		ret = neg(ioctl(fd, UFFDIO_REGISTER, &reg));
+	/* What is not there cannot be protected: reading puts it there. */
+	for (unsigned int u = 0; !ret && u < units; u++)
+		known[u] = !probe_load(from + u * unit + W(WORD_OFF), &after);
+	if (!ret)
+		ret = neg(ioctl(fd, UFFDIO_WRITEPROTECT, &wp));
+	for (unsigned int u = 0; !ret && u < units; u++)
+		known[u] = known[u] && !probe_load(from + u * unit + W(WORD_OFF), &before[u]);
+	while (!ret && now_ns() < until)
+		read_fault(fd, &msg, 20000);
+	for (unsigned int u = 0; !ret && u < units; u++)
+		if (known[u] && !probe_load(from + u * unit + W(WORD_OFF), &after) && after != before[u])
+			*changed |= 1ull << u;
+	wp.mode = 0;
+	ioctl(fd, UFFDIO_WRITEPROTECT, &wp);
+	close(fd);
+	return ret;
+}
+
 /*
  * For a while, whoever misses a page there sleeps in its fault until this thread
  * has put one there, of zeros as the kernel would have. At the end the others go
@@ -475,10 +526,8 @@ static long do_userfault(char *from, size_t len, uint64_t ns)
 		ret = neg(ioctl(fd, UFFDIO_REGISTER, &reg));
 	while (!ret && now_ns() < until) {
 		struct timespec ts = { 0, 20000 };
-		struct pollfd p = { .fd = fd, .events = POLLIN };
 
-		if (ppoll(&p, 1, &ts, NULL) != 1 || read(fd, &msg, sizeof(msg)) != sizeof(msg) ||
-		    msg.event != UFFD_EVENT_PAGEFAULT)
+		if (!read_fault(fd, &msg, 20000))
 			continue;
 		nanosleep(&ts, NULL);
 		struct uffdio_zeropage zero = {
@@ -491,6 +540,84 @@ static long do_userfault(char *from, size_t len, uint64_t ns)
 	}
 	close(fd);
 	return ret;
+}
+
+/* Who takes memory while the limit is below what there is gives some back first. */
+static long do_high(void)
+{
+	char text[32];
+	long ret;
+	int fd = open(GROUP "/memory.current", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	memset(text, 0, sizeof(text));
+	ret = neg(read(fd, text, sizeof(text) - 1));
+	close(fd);
+	if (ret < 0)
+		return ret;
+	snprintf(text, sizeof(text), "%llu", strtoull(text, NULL, 10) / 2);
+	ret = write_file(GROUP "/memory.high", text);
+	nanosleep(&(struct timespec){ 0, 100000 }, NULL);
+	write_file(GROUP "/memory.high", "max");
+	return ret;
+}
+
+/*
+ * The heap belongs to one thread at a time; which one that is, and so in which
+ * view, changes. What is written there is known, so each look tells whether all
+ * tables of the process have the same.
+ */
+static struct {
+	uint32_t busy;
+	char *base;
+	unsigned long pages;
+	uint64_t words[BRK_MOST];
+} heap;
+
+static char *brk_to(char *end)
+{
+	return (char *)syscall(SYS_brk, end);
+}
+
+static long do_brk(unsigned int what, unsigned long pages, uint64_t *wrong)
+{
+	unsigned long old = heap.pages, i;
+	uint64_t v;
+
+	if (!heap.base)
+		heap.base = (char *)(((uintptr_t)brk_to(NULL) + PAGE - 1) & ~(PAGE - 1));
+	for (i = 0; i < old; i++)
+		if (probe_load(heap.base + i * PAGE, &v))
+			*wrong |= W(BRK_MISSING);
+		else if (v != heap.words[i])
+			*wrong |= W(BRK_LOST);
+	if (what == W(BRK_GROW)) {
+		if (old + pages > BRK_MOST)
+			pages = BRK_MOST - old;
+		if (brk_to(heap.base + (old + pages) * PAGE) != heap.base + (old + pages) * PAGE)
+			return -ENOMEM;
+		for (i = old; i < old + pages; i++) {
+			if (probe_load(heap.base + i * PAGE, &v))
+				*wrong |= W(BRK_MISSING);
+			else if (v)
+				*wrong |= W(BRK_OLD);
+			heap.words[i] = stamp();
+			if (probe_store(heap.base + i * PAGE, heap.words[i]))
+				*wrong |= W(BRK_MISSING);
+		}
+		heap.pages = old + pages;
+	} else if (what == W(BRK_SHRINK)) {
+		if (pages > old)
+			pages = old;
+		if (brk_to(heap.base + (old - pages) * PAGE) != heap.base + (old - pages) * PAGE)
+			return -ENOMEM;
+		heap.pages = old - pages;
+		for (i = heap.pages; i < old; i++)
+			if (!probe_load(heap.base + i * PAGE, &v))
+				*wrong |= W(BRK_THERE);
+	}
+	return 0;
 }
 
 static long do_system(unsigned int what)
@@ -512,6 +639,8 @@ static long do_system(unsigned int what)
 		return read_all("/proc/self/numa_maps");
 	case W(SYSTEM_KSM):
 		return write_file("/sys/kernel/mm/ksm/run", "1");
+	case W(SYSTEM_HIGH):
+		return do_high();
 	default:
 		return write_file("/sys/fs/cgroup/memory.reclaim", "512K");
 	}
@@ -842,7 +971,20 @@ void op_run(const struct fuzzwire_op *o)
 		if (area == W(AREA_CODE))
 			return;
 		r = rec_begin(o->kind, where, (int)count);
-		ret = do_userfault(unit_addr(area, unit), count * unit_len(area), (o->d & 15u) * 50000ull);
+		r->val = o->e;
+		if (o->e == W(USERFAULT_PROTECT))
+			ret = do_protect(unit_addr(area, unit), unit_len(area), count,
+					 (o->d & 15u) * 50000ull, &r->ext);
+		else
+			ret = do_userfault(unit_addr(area, unit), count * unit_len(area),
+					   (o->d & 15u) * 50000ull);
+		break;
+	case W(OP_BRK):
+		if (__atomic_exchange_n(&heap.busy, 1, __ATOMIC_ACQUIRE))
+			return;
+		r = rec_begin(o->kind, o->a, -1);
+		ret = do_brk(o->a, o->b, &r->val);
+		__atomic_store_n(&heap.busy, 0, __ATOMIC_RELEASE);
 		break;
 	case W(OP_FAIL):
 		self->fail = o->a;
