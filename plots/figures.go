@@ -486,14 +486,18 @@ func (d dots) Plot(c draw.Canvas, p *plot.Plot) {
 	}
 }
 
-// Outcomes draws who was caught at what: a row per strategy, a column per kind of
-// violation, in each cell the number of runs in which it was seen.
-func Outcomes(name, note string, strategies, kinds []string, runs []int64, caught [][]int64) Figure {
+// Outcomes draws what became of runs: a row per strategy (or program and
+// strategy), a column per kind of outcome, in each cell the number of runs that
+// had it. The first kinds, so many as good says, are what one hopes for.
+func Outcomes(name, note string, strategies, kinds []string, good int, runs []int64, caught [][]int64) Figure {
 	h := 0.38*vg.Inch + 15*vg.Length(len(strategies))
 	return Figure{Name: name, W: TwoColumns, H: h, Note: note, draw: func(c draw.Canvas) {
 		head, cell := style(tickSize, soft), style(labelSize, ink)
 		head.XAlign, head.YAlign = draw.XCenter, draw.YBottom
 		left := vg.Length(56)
+		for _, st := range strategies {
+			left = max(left, cell.Width(st)+8)
+		}
 		right := vg.Length(64)
 		w := (c.Max.X - c.Min.X - left - right) / vg.Length(max(1, len(kinds)))
 		top := c.Max.Y - 16
@@ -516,6 +520,9 @@ func Outcomes(name, note string, strategies, kinds []string, runs []int64, caugh
 				// The root keeps one run in a thousand visible.
 				g := uint8(255 - 175*math.Sqrt(share))
 				fill := color.NRGBA{255, g, uint8(max(0, int(g)-25)), 255}
+				if j < good {
+					fill = color.NRGBA{g, uint8(128 + int(g)/2), 255, 255}
+				}
 				if n == 0 {
 					fill = color.NRGBA{0xf4, 0xf7, 0xf4, 0xff}
 				}

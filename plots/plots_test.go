@@ -118,7 +118,8 @@ func gallery() []Figure {
 		Gantts("gantt-many", note, []Gantt{gantt("waitfree", false, 64), gantt("barrier", true, 64)}),
 		Cost("cost", note, "Resident size", KiB, "Cost of one call", Nanoseconds, cost),
 		Ratios("ratios", note, "Cost relative to the stock kernel", 1.02, ratios),
-		Outcomes("outcomes", note, []string{"waitfree", "barrier", "naive"}, []string{"torn", "mixed", "stale", "lost thread", "crash"}, []int64{300, 300, 300}, [][]int64{{0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}, {250, 41, 0, 3, 12}}),
+		Outcomes("outcomes", note, []string{"waitfree", "barrier", "naive"}, []string{"torn", "mixed", "stale", "lost thread", "crash"}, 0, []int64{300, 300, 300}, [][]int64{{0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}, {250, 41, 0, 3, 12}}),
+		Outcomes("fates", note, []string{"blocked, waitfree", "blocked, stopworld"}, []string{"patched", "others patched", "stuck"}, 2, []int64{4, 4}, [][]int64{{3, 0, 1}, {1, 2, 1}}),
 	}
 }
 
@@ -184,7 +185,7 @@ func empty() []Figure {
 		Gantts("e-gantt", "", nil), Gantts("e-gantt1", "", []Gantt{{}}), Gantts("e-gantt2", "", []Gantt{{From: 0, To: 1, Tracks: []Track{{Over: nan}}}}),
 		Cost("e-cost", "", "", KiB, "", Nanoseconds, nil), Cost("e-cost1", "", "", Count, "", Instructions, hole),
 		Ratios("e-ratios", "", "", 1.02, nil), Ratios("e-ratios1", "", "", 1.02, []Ratio{{"a", "b", nan, nan, nan}}),
-		Outcomes("e-outcomes", "", nil, nil, nil, nil), Outcomes("e-outcomes1", "", []string{"naive"}, []string{"torn"}, []int64{0}, [][]int64{{0}}),
+		Outcomes("e-outcomes", "", nil, nil, 0, nil, nil), Outcomes("e-outcomes1", "", []string{"naive"}, []string{"torn"}, 0, []int64{0}, [][]int64{{0}}),
 	}
 }
 

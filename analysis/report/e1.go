@@ -195,7 +195,7 @@ func (b *builder) e1() {
 			total += n
 		}
 		foot := b.footer(func(u record.Unit) bool { return len(u.Trials) > 0 }, count(total, "run"))
-		f := plots.Outcomes("e1-outcomes", foot, names, figKinds, runs, caught)
+		f := plots.Outcomes("e1-outcomes", foot, names, figKinds, 0, runs, caught)
 		sec.Parts = append(sec.Parts,
 			part{Figure: &f, Caption: "Runs in which each kind of violation was seen, by strategy. waitfree, barrier and stopworld must show zeros, naive must not: it runs the same programs and proves that the checks can see (" + foot + ")."},
 			part{Table: tab}, part{Table: volume})

@@ -114,7 +114,7 @@ func (b *builder) e8() {
 		sec.Missing = "No hostile program was run."
 	} else {
 		foot := b.footer(func(u record.Unit) bool { return len(u.Outcomes) > 0 }, count(total, "run"))
-		f := plots.Outcomes("e8-outcomes", foot, rows, fates, runs, counts)
+		f := plots.Outcomes("e8-outcomes", foot, rows, fates, 2, runs, counts)
 		sec.Parts = append(sec.Parts, part{Figure: &f, Caption: "What became of hostile programs: runs by program and strategy. Global quiescence gets stuck where a lock is held across a quiescence point, and waits for whoever does not come; waitfree does neither (" + foot + ")."}, part{Table: tab})
 		sec.Parts = append(sec.Parts, b.e8Times()...)
 	}

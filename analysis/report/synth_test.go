@@ -175,12 +175,12 @@ func makeSynth() []record.Unit {
 }
 
 func synthLatency(rng *rand.Rand, cell record.Cell, st record.Strategy) record.Latency {
-	const bin, window = 250_000, 5_000_000
-	l := record.Latency{Experiment: "E2", Strategy: st, Cell: cell, Patches: 20, WindowNS: window, WarmupRequests: 12, BinNS: bin, FirstBin: -20}
+	const bin, window = 500_000, 5_000_000
+	l := record.Latency{Experiment: "E2", Strategy: st, Cell: cell, Patches: 20, WindowNS: window, WarmupRequests: 12, BinNS: bin, FirstBin: -10}
 	var in, out []int64
-	for k := -20; k < 40; k++ {
+	for k := -10; k < 20; k++ {
 		var values []int64
-		for range 60 {
+		for range 40 {
 			v := 60e3 * math.Exp(rng.NormFloat64()*0.5)
 			if rng.IntN(50) == 0 {
 				v *= 5
