@@ -4,7 +4,6 @@ package report
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/wflp/wflp/analysis/record"
 	"github.com/wflp/wflp/analysis/stats"
@@ -50,8 +49,8 @@ func (b *builder) e0() {
 	sec := section{
 		ID:       "E0",
 		Question: "Does the instrument see what is there?",
-		Method: "The load of E2, with stalls of known length in place of patches: no thread begins a transaction until the stall is over. How long it looks is the median, over requests that arrived in its first " +
-			(stallBins * time.Millisecond).String() + ", of what they took longer than usual and how long after its beginning they came.",
+		Method: "A light load as that of E2, with stalls of known length in place of patches: no thread begins a transaction until the stall is over. How long it looks is the median, over requests that arrived in its first " +
+			plots.Nanoseconds.Format(stallBins*1e6) + ", of what they took longer than usual and how long after its beginning they came.",
 	}
 	var stalls verdicts
 	for _, base := range b.bases(func(u record.Unit) bool { return hasLatencies(u, "E0") }) {

@@ -93,7 +93,9 @@ func (b *builder) macros() ([]byte, error) {
 	define("wflpTimeBase", tex(string(b.summary.Run.Main)), "time base of the short names of E2 and E3")
 	e2, e3 := b.tailCell(), b.mostThreads(func(u record.Unit) (cells []record.Cell) {
 		for _, o := range u.Overs {
-			cells = append(cells, o.Cell)
+			if o.Experiment == "E3" {
+				cells = append(cells, o.Cell)
+			}
 		}
 		return cells
 	})
@@ -129,7 +131,9 @@ func (b *builder) macros() ([]byte, error) {
 func (b *builder) tailCell() record.Cell {
 	return b.mostThreads(func(u record.Unit) (cells []record.Cell) {
 		for _, l := range u.Latencies {
-			cells = append(cells, l.Cell)
+			if l.Experiment == "E2" {
+				cells = append(cells, l.Cell)
+			}
 		}
 		return cells
 	})

@@ -92,6 +92,8 @@ func TestMacros(t *testing.T) {
 	tail := b.find("e2.tcg.threads=16 util=60%.waitfree.p99.9")
 	for name, want := range map[string]string{
 		"wflpTailWaitfree": strings.ReplaceAll(tex(tail.String()), " ", "~"), "wflpTailCell": `16 threads, 60 \% load`, "wflpTailStopworld": `\textbf{??}`,
+		// Of E3, though E7 has more threads.
+		"wflpFirstWaitfree": strings.ReplaceAll(tex(b.find("e3.tcg.threads=16 interval=500us.waitfree.first.p50").String()), " ", "~"), "wflpLastNone": `\textbf{??}`,
 		"wflpViolatingWaitfree": "0", "wflpTimeBase": "tcg",
 	} {
 		if got[name] != want {
