@@ -3,9 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,10 +35,11 @@ func connect(srv server.Server, n int) (*clients, error) {
 	for id := range n {
 		cl, err := srv.Connect(func(address string) (net.Conn, error) {
 			conn, err := net.DialTimeout("tcp", address, dialTimeout)
-			if err == nil {
-				c.dials.Add(1)
+			if err != nil {
+				return nil, err
 			}
-			return conn, err
+			c.dials.Add(1)
+			return &watched{Conn: conn, clients: c, id: id}, nil
 		}, id)
 		if err != nil {
 			c.close()
@@ -51,6 +54,29 @@ func connect(srv server.Server, n int) (*clients, error) {
 	return c, nil
 }
 
+// watched is a connection whose end, if it is not the client's own doing, is
+// noted: a client may well connect again without a word.
+type watched struct {
+	net.Conn
+	clients *clients
+	id      int
+	last    atomic.Int64 // when something was sent or received
+}
+
+func (w *watched) Write(b []byte) (int, error) {
+	w.last.Store(now())
+	return w.Conn.Write(b)
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrDeadlineExceeded) {
+		w.clients.complain(fmt.Sprintf("connection of client %d: %v, %v after something was sent or received", w.id, err, time.Duration(now()-w.last.Load()).Round(time.Millisecond)))
+	}
+	w.last.Store(now())
+	return n, err
+}
+
 const dialTimeout = 5 * time.Second
 
 func (c *clients) close() {
@@ -63,6 +89,7 @@ func (c *clients) close() {
 const maxComplaints = 10
 
 func (c *clients) bad(err error) {
+	c.complain(err.Error())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if server.NoReply(err) {
@@ -70,8 +97,13 @@ func (c *clients) bad(err error) {
 	} else {
 		c.wrong++
 	}
+}
+
+func (c *clients) complain(text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if len(c.complaints) < maxComplaints {
-		c.complaints = append(c.complaints, err.Error())
+		c.complaints = append(c.complaints, text)
 	}
 }
 

@@ -193,3 +193,21 @@ func TestMemory(t *testing.T) {
 		t.Errorf("of no process: %+v", m)
 	}
 }
+
+// A server that hangs up is named, a client that does is not.
+func TestEndsAreNoted(t *testing.T) {
+	c := &clients{}
+	for _, mine := range []bool{true, false} {
+		a, b := net.Pipe()
+		w := &watched{Conn: a, clients: c, id: 7}
+		if mine {
+			time.AfterFunc(10*time.Millisecond, func() { w.SetReadDeadline(time.Now()) })
+		} else {
+			b.Close()
+		}
+		w.Read(make([]byte, 1))
+	}
+	if len(c.complaints) != 1 || !strings.Contains(c.complaints[0], "client 7: EOF") {
+		t.Errorf("%q", c.complaints)
+	}
+}
