@@ -82,16 +82,18 @@ func (o *object) shapes(dir string) (*shapes, error) {
 		switch n.Tag {
 		case dwarf.TagStructType, dwarf.TagUnionType, dwarf.TagClassType, dwarf.TagEnumerationType:
 			name := g.typeName(n.Offset, 0)
-			if n.Val(dwarf.AttrDeclaration) != nil || strings.Contains(name, "{") {
-				continue // the latter is part of another, and shown there
+			if n.Val(dwarf.AttrDeclaration) != nil {
+				continue
 			}
 			sh := g.shape(n)
-			for key, i := name, 2; ; key, i = fmt.Sprintf("%s (%d)", name, i), i+1 {
-				if _, taken := s.types[key]; !taken {
-					s.types[key] = sh
-					break
+			if !strings.Contains(name, "{") {
+				s.add(name, sh)
+			} else if sh.enum {
+				// Of no name: numbers, each known by its own.
+				for what, value := range sh.members {
+					s.add("enumerator "+what, shape{size: sh.size, members: map[string]string{what: value}, enum: true})
 				}
-			}
+			} // all others are part of another, and shown there
 		case dwarf.TagSubprogram:
 			name := n.name()
 			if name == "" || n.Val(dwarf.AttrDeclaration) != nil {
@@ -112,6 +114,16 @@ func (o *object) shapes(dir string) (*shapes, error) {
 		}
 	}
 	return s, nil
+}
+
+// add keeps a type; several may have a name, in functions.
+func (s *shapes) add(name string, sh shape) {
+	for key, i := name, 2; ; key, i = fmt.Sprintf("%s (%d)", name, i), i+1 {
+		if _, taken := s.types[key]; !taken {
+			s.types[key] = sh
+			return
+		}
+	}
 }
 
 func (n *die) name() string { s, _ := n.Val(dwarf.AttrName).(string); return s }

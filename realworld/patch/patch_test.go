@@ -452,3 +452,23 @@ func TestUnsuitableProgram(t *testing.T) {
 		t.Errorf("a loop that is not there: %v", err)
 	}
 }
+
+// An enumerator in the middle renumbers those behind it: functions that know
+// their numbers are other code and so in the patch, and what the old ones have
+// left in memory is what refuses it.
+func TestRenumberedEnumerators(t *testing.T) {
+	keep := []string{"account.c", "count -= n;", "if (n == BUSY) count = BUSY; else count -= n;"}
+	for name, edits := range map[string][]string{
+		"kept in a variable of the type": {"account.c", "static int count;", "static enum state now; static int count;", "account.c", "count -= n;", "if (n == 7) now = BUSY; count -= n + now;"},
+		"kept in a number":               keep,
+		"of no name, kept in a number":   append([]string{"server.h", "enum state {", "enum {"}, keep...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			was := server.with(t, edits...)
+			r := judgeBuilds(t, was.compile(t), was.with(t, "server.h", "IDLE, BUSY", "OFF, IDLE, BUSY").compile(t), "")
+			if got := kinds(r); !slices.Equal(got, []Kind{Layout}) {
+				t.Errorf("refused for %v: %+v, replaced %v", got, r.Refused, r.Replaced)
+			}
+		})
+	}
+}
