@@ -4,6 +4,7 @@
  * whatever is damaged leaves the program as it is.  Under PR_SET_MDWE, if asked.
  */
 #define _GNU_SOURCE
+#include <elf.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,6 +93,63 @@ static size_t find(const void *bytes, size_t n)
 	free(file);
 	need(found, "what is to be damaged");
 	return found;
+}
+
+/*
+ * Each type of relocation, against a number in read-only data: what fits it is taken.
+ * Addresses do not fit in 32 bits, the number is no thread's own, and a type that is
+ * not known is named by its number.
+ */
+static void test_relocations(void)
+{
+	static const char not_ours[] = "thread-local here and not there";
+	static const struct {
+		uint8_t type;
+		const char *name;
+		bool fits;
+	} known[] = {
+		{ R_X86_64_NONE, "NONE", true }, { R_X86_64_64, "64", true },
+		{ R_X86_64_PC32, "PC32", true }, { R_X86_64_PC64, "PC64", true },
+		{ R_X86_64_PLT32, "PLT32", true }, { R_X86_64_GOTPCREL, "GOTPCREL", true },
+		{ R_X86_64_GOTPCRELX, "GOTPCRELX", true },
+		{ R_X86_64_REX_GOTPCRELX, "REX_GOTPCRELX", true },
+		{ R_X86_64_32, "R_X86_64_32", false }, { R_X86_64_32S, "R_X86_64_32S", false },
+		{ R_X86_64_TPOFF32, not_ours, false }, { R_X86_64_TPOFF64, not_ours, false },
+		{ R_X86_64_GOTTPOFF, not_ours, false }, { R_X86_64_TLSGD, not_ours, false },
+		{ R_X86_64_TLSLD, "TLSLD", true },	/* whose symbol says nothing but the module */
+		{ R_X86_64_DTPOFF32, not_ours, false }, { R_X86_64_DTPOFF64, not_ours, false },
+	};
+	const uint64_t info = 4ul << 32 | R_X86_64_PC32;
+	size_t at = find(&info, sizeof(info));
+
+	for (unsigned int type = 0; type < 64; type++) {
+		struct wflp_patch *p = NULL;
+		const char *name = NULL;
+		char number[16];
+		bool fits = false;
+		size_t size;
+		uint8_t *file = pack("relocation", 9, &size);
+		int err;
+
+		for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+			if (known[i].type == type) {
+				name = known[i].name;
+				fits = known[i].fits;
+			}
+		snprintf(number, sizeof(number), "%u", type);
+		file[at] = (uint8_t)type;
+		repack(file, size);
+		why[0] = '\0';
+		err = wflp_patch_open(file, size, &p, why, sizeof(why));
+		if (fits)
+			ok(!err, "relocation %u: %d %s", type, err, why);
+		else
+			ok(err < 0 && strstr(why, name ? name : number), "relocation %u: %d %s",
+			   type, err, why);
+		if (!err)
+			is(wflp_patch_close(p), 0, "closed");
+		free(file);
+	}
 }
 
 static void test_refusals(void)
@@ -184,6 +242,7 @@ int main(int argc, char **argv)
 	need(!wflp_thread_register(), "register");
 	is(run(), 1, "as built");
 	test_refusals();
+	test_relocations();
 	test_mutations(scaled(20000));
 
 	a = load("first", 2);
