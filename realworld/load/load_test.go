@@ -207,7 +207,7 @@ func TestEndsAreNoted(t *testing.T) {
 		}
 		w.Read(make([]byte, 1))
 	}
-	if len(c.complaints) != 1 || !strings.Contains(c.complaints[0], "client 7: EOF") {
+	if c.ended.Load() != 1 || len(c.complaints) != 1 || !strings.Contains(c.complaints[0], "client 7: EOF") {
 		t.Errorf("%q", c.complaints)
 	}
 }

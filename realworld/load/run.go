@@ -264,8 +264,11 @@ func (r *runner) run(n int, run server.Run, capacity float64) (server.RunOutcome
 	if probe != nil && run.Strategy != record.None {
 		o.Probes = append(o.Probes, r.fresh(probe, len(run.PatchAtMS)%2 == 1))
 	}
-	o.Requests, o.Lost, o.Wrong, o.Dropped = int64(len(samples)), cl.lost, cl.wrong, cl.dials.Load()-int64(r.plan.Clients)
+	o.Requests, o.Lost, o.Wrong, o.Dropped = int64(len(samples)), cl.lost, cl.wrong, cl.ended.Load()
 	o.Complaints = cl.complaints
+	if n := cl.dials.Load() - int64(r.plan.Clients) - o.Dropped; n > 0 {
+		o.Complaints = append(o.Complaints, fmt.Sprintf("%d connections made anew by clients, of their own accord", n))
+	}
 	o.Samples = filepath.Join(outDir, fmt.Sprintf("samples-%d", n))
 	return o, writeSamples(o.Samples, samples)
 }

@@ -61,7 +61,7 @@ type RunOutcome struct {
 	StartNS int64    `json:"start_ns"`
 	Rate    float64  `json:"rate"` // offered, requests a second
 	// Requests were scheduled; Lost had no reply at their first try, Wrong the
-	// reply to nothing that was asked. Dropped connections had to be made anew.
+	// reply to nothing that was asked. Dropped connections were ended by the server.
 	Requests int64 `json:"requests"`
 	Lost     int64 `json:"lost"`
 	Wrong    int64 `json:"wrong"`
