@@ -341,8 +341,12 @@ static void add_fde(void *arg, size_t fde, int32_t start, uint32_t len)
 	struct making *m = arg;
 	int64_t at = (int64_t)(m->section + fde), code = at + 8 + start;
 
-	/* Of a section that was left out, and so its start is 0: there is no code. */
-	if (code < 0 || (uint64_t)code > m->im->stubs || len > m->im->stubs - (uint64_t)code) {
+	/*
+	 * Of a section that was left out, and so its start is 0: there is no code.  Nor
+	 * more than were counted: relocations may have changed the list.
+	 */
+	if (m->n == m->im->nunwind ||
+	    code < 0 || (uint64_t)code > m->im->stubs || len > m->im->stubs - (uint64_t)code) {
 		m->bad = true;
 		return;
 	}

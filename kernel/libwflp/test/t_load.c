@@ -191,6 +191,55 @@ static void test_refusals(void)
 	is(run(), 1, "after refusals the code is");
 }
 
+/*
+ * Frame descriptions are counted before they are relocated.  Here the file says that
+ * there is one, and a relocation makes the end of the list a length: 2000 follow.
+ */
+static void test_frames_by_relocation(void)
+{
+	enum { MORE = 2000, EACH = 24, FIRST = 48, PLACE = 4096 + 8 };
+	static uint8_t eh[FIRST + MORE * EACH];
+	Elf64_Rela relas[2] = {
+		{ 0 }, { FIRST, ELF64_R_INFO(0, R_X86_64_32), EACH - 4 },
+	};
+	struct wflp_patch *p;
+	size_t size, at;
+	uint8_t *file = pack("frames", 9, &size), *more;
+	Elf64_Shdr h[2];
+	Elf64_Ehdr e;
+
+	memcpy(&e, file, sizeof(e));
+	at = size;
+	more = realloc(file, size + sizeof(eh) + sizeof(relas));
+	need(more, "memory");
+	file = more;
+	/* .eh_frame and its relocations, where pack() has them. */
+	memcpy(&h[0], file + e.e_shoff + 3 * sizeof(h[0]), sizeof(h[0]));
+	memcpy(&h[1], file + e.e_shoff + 5 * sizeof(h[1]), sizeof(h[1]));
+	need(h[0].sh_size == FIRST && h[1].sh_size == sizeof(relas[0]), "the frames");
+	memcpy(eh, file + h[0].sh_offset, FIRST);
+	memcpy(relas, file + h[1].sh_offset, sizeof(relas[0]));
+	for (uint32_t i = 0, o = FIRST; i < MORE; i++, o += EACH) {
+		const uint32_t fde[4] = { i ? EACH - 4 : 0, o + 4, -(PLACE + o + 8), 1 };
+
+		memcpy(eh + o, fde, sizeof(fde));
+	}
+	h[0].sh_offset = at;
+	h[0].sh_size = sizeof(eh);
+	h[1].sh_offset = at + sizeof(eh);
+	h[1].sh_size = sizeof(relas);
+	memcpy(file + at, eh, sizeof(eh));
+	memcpy(file + at + sizeof(eh), relas, sizeof(relas));
+	memcpy(file + e.e_shoff + 3 * sizeof(h[0]), &h[0], sizeof(h[0]));
+	memcpy(file + e.e_shoff + 5 * sizeof(h[1]), &h[1], sizeof(h[1]));
+	size = at + sizeof(eh) + sizeof(relas);
+	repack(file, size);
+	is(wflp_patch_open(file, size, &p, why, sizeof(why)), -EBADMSG,
+	   "more frame descriptions than were counted");
+	ok(strstr(why, "frame descriptions"), "which is what it says: %s", why);
+	free(file);
+}
+
 /* Damage that fits its digest: refused or not, nothing goes wrong and nothing leaks in. */
 static void test_mutations(unsigned int rounds)
 {
@@ -243,6 +292,7 @@ int main(int argc, char **argv)
 	is(run(), 1, "as built");
 	test_refusals();
 	test_relocations();
+	test_frames_by_relocation();
 	test_mutations(scaled(20000));
 
 	a = load("first", 2);
