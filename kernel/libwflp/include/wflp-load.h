@@ -18,7 +18,8 @@ struct wflp_patch;
 
 /*
  * Check a patch file against the running program and map what it brings along.
- * Nobody runs any of it yet.  The same file a second time is the same patch.
+ * Nobody runs any of it yet.  The same file a second time is the same patch, which
+ * is to be closed once for each time.
  *   -EBADMSG  it is no patch file, is damaged, or uses what the loader does not know
  *   -ESTALE   it is for another build of the program or of a library
  *   -ENOENT   a library or a symbol is not there
@@ -43,7 +44,7 @@ int64_t wflp_patch_apply(struct wflp_patch *patch, char *why, size_t room);
  */
 int64_t wflp_patch_undo(struct wflp_patch *patch, char *why, size_t room);
 
-/* Unmap a patch that was never applied; -EBUSY if it was. */
+/* Unmap a patch that was never applied, when all have closed it; -EBUSY if it was. */
 int wflp_patch_close(struct wflp_patch *patch);
 
 #ifdef __cplusplus

@@ -94,6 +94,7 @@ struct wflp_patch {
 	/* stack.c */
 	struct wflp_patch *below;	/* applied before this one */
 	bool applied, ever;
+	size_t opened;		/* calls of wflp_patch_open() that have not been closed */
 	struct wflp_patch *run_next;	/* of those that were ever applied */
 	struct wflp_edit *edits;
 	size_t nedits;

@@ -505,6 +505,8 @@ int wflp_patch_open(const void *file, size_t size, struct wflp_patch **patch, ch
 			*patch = p;
 		else
 			err = open_new(&pf, patch, &why);
+		if (!err)
+			(*patch)->opened++;
 	}
 	pthread_mutex_unlock(&L.lock);
 	wflp_patchfile_free(&pf);
@@ -514,18 +516,20 @@ int wflp_patch_open(const void *file, size_t size, struct wflp_patch **patch, ch
 int wflp_patch_close(struct wflp_patch *p)
 {
 	struct wflp_patch **link = &L.mapped;
+	bool last = false;
 	int err = 0;
 
 	pthread_mutex_lock(&L.lock);
 	if (p->ever) {
 		err = -EBUSY;
-	} else {
+	} else if (!--p->opened) {
+		last = true;
 		while (*link != p)
 			link = &(*link)->next;
 		*link = p->next;
 	}
 	pthread_mutex_unlock(&L.lock);
-	if (!err) {
+	if (last) {
 		wflp_patch_unmap(p);
 		free(p);
 	}

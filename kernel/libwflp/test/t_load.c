@@ -240,6 +240,18 @@ static void test_frames_by_relocation(void)
 	free(file);
 }
 
+/* Whoever has opened a patch may close it, and nobody else's is gone by that. */
+static void test_opened_twice(void)
+{
+	struct wflp_patch *a = load("twice", 4), *b = load("twice", 4);
+
+	ok(a == b, "opened twice, it is the same");
+	is(wflp_patch_close(a), 0, "one closes it");
+	is(over(wflp_patch_apply(b, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "the other applies it");
+	is(run(), 4, "and it runs");
+	is(over(wflp_patch_undo(b, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "and takes it back");
+}
+
 /* Damage that fits its digest: refused or not, nothing goes wrong and nothing leaks in. */
 static void test_mutations(unsigned int rounds)
 {
@@ -295,6 +307,7 @@ int main(int argc, char **argv)
 	test_frames_by_relocation();
 	test_mutations(scaled(20000));
 
+	test_opened_twice();
 	a = load("first", 2);
 	b = load("second", 3);
 	again = load("first", 2);
