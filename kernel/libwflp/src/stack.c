@@ -530,6 +530,11 @@ int wflp_patch_close(struct wflp_patch *p)
 	}
 	pthread_mutex_unlock(&L.lock);
 	if (last) {
+		/* Never published, so no thread has looked at the ranges. */
+		free(p->edits);
+		free(p->bytes);
+		free((void *)p->away);
+		free((void *)p->back);
 		wflp_patch_unmap(p);
 		free(p);
 	}

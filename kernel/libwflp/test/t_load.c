@@ -13,8 +13,8 @@
 #include <sys/prctl.h>
 
 #include "harness.h"
+#include "load.h"
 #include "pack.h"
-#include "wflp-load.h"
 #include "wflp-patch.h"
 
 #ifndef PR_SET_MDWE
@@ -252,6 +252,31 @@ static void test_opened_twice(void)
 	is(over(wflp_patch_undo(b, why, sizeof(why))) >= WFLP_LAST_OVER, 1, "and takes it back");
 }
 
+/* What has got as far as to be opened, and is refused then, leaves nothing behind. */
+static void test_refused_late(void)
+{
+	struct wflp_patch_func func;
+	struct wflp_sha256 sum;
+	struct wflp_patch *p;
+	size_t size, at;
+	uint8_t *file = pack("late", 9, &size);
+
+	at = (size_t)((uint8_t *)memmem(file, size, WFLP_PATCH_MAGIC, 8) - file);
+	at = (at + sizeof(struct wflp_patch_head) + 15) & ~15ul;
+	at = (at + sizeof(struct wflp_patch_object) + 15) & ~15ul;
+	memcpy(&func, file + at, sizeof(func));
+	func.old_size = 4;
+	wflp_sha256_begin(&sum);
+	wflp_sha256_add(&sum, (void *)subject, func.old_size);
+	wflp_sha256_end(&sum, func.old_sha256);
+	memcpy(file + at, &func, sizeof(func));
+	repack(file, size);
+	is(wflp_patch_open(file, size, &p, why, sizeof(why)), 0, "a function of 4 bytes");
+	is(wflp_patch_apply(p, why, sizeof(why)), -ERANGE, "is too short for a jump");
+	is(wflp_patch_close(p), 0, "closed");
+	free(file);
+}
+
 /* Damage that fits its digest: refused or not, nothing goes wrong and nothing leaks in. */
 static void test_mutations(unsigned int rounds)
 {
@@ -305,6 +330,7 @@ int main(int argc, char **argv)
 	test_refusals();
 	test_relocations();
 	test_frames_by_relocation();
+	test_refused_late();
 	test_mutations(scaled(20000));
 
 	test_opened_twice();
