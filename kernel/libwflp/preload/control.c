@@ -2,7 +2,7 @@
 /*
  * The control socket: an abstract one named wflp/PID, so that it needs no file
  * system, goes with the process, and is there under any confinement that allows
- * AF_UNIX.  Whoever runs as the process does, or as root, may use it.
+ * AF_UNIX.  Root may use it, and whoever could debug the process, see may_ask().
  *
  * One request a connection: a line, for "apply SIZE" followed by the file.  The
  * answer is lines of fields with tabs between; the last one begins with "end".
@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -255,13 +256,23 @@ static void undo(FILE *out)
 	answer(out, ret, text);
 }
 
+/*
+ * Who applies a patch runs code as the process, so the rule is that of debuggers: a
+ * process of that user that never was another's, or could be again.
+ */
 static bool may_ask(int fd)
 {
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
+	uid_t real, effective, saved;
 
-	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
-	       (!peer.uid || peer.uid == geteuid());
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return false;
+	if (!peer.uid)
+		return true;
+	return !getresuid(&real, &effective, &saved) && peer.uid == real &&
+	       peer.uid == effective && peer.uid == saved &&
+	       prctl(PR_GET_DUMPABLE) == 1;
 }
 
 static void serve(int fd)
@@ -287,7 +298,7 @@ static void serve(int fd)
 		if (fgets(line, sizeof(line), in)) {
 			line[strcspn(line, "\n")] = '\0';
 			if (!may_ask(fd))
-				answer(out, -EPERM, "only root and the user of the process may ask");
+				answer(out, -EPERM, "only root may ask, and the user of the process if it never was another's");
 			else if (why_not() && strcmp(line, "status"))
 				answer(out, -ENOTSUP, why_not());
 			else if (!strcmp(line, "status")) {
