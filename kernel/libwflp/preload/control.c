@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -33,6 +34,17 @@
 #define PATCHES_MAX 256
 
 static int listener = -1;
+static struct stat listener_is;
+
+/* Programs close descriptors that they do not know, and get the numbers for theirs. */
+static bool listener_is_ours(void)
+{
+	struct stat st;
+
+	return listener >= 0 && !fstat(listener, &st) && st.st_dev == listener_is.st_dev &&
+	       st.st_ino == listener_is.st_ino;
+}
+
 static pid_t server_tid;
 
 static void say(FILE *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -323,14 +335,15 @@ static void *server(void *arg)
 	ours();
 	pthread_setname_np(pthread_self(), "wflp-ctl");
 	store_release(&server_tid, (pid_t)syscall(SYS_gettid));
-	for (;;) {
+	while (listener_is_ours()) {
 		int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 
 		if (fd >= 0)
 			serve(fd);
 		else if (errno != EINTR && errno != ECONNABORTED)
-			return arg;
+			break;
 	}
+	return arg;
 }
 
 int control_start(void)
@@ -346,7 +359,7 @@ int control_start(void)
 		return -errno;
 	if (bind(listener, (struct sockaddr *)&name,
 		 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n)) ||
-	    listen(listener, 8)) {
+	    listen(listener, 8) || fstat(listener, &listener_is)) {
 		err = -errno;
 		close(listener);
 		listener = -1;
@@ -364,7 +377,7 @@ int control_start(void)
 
 void control_forked(void)
 {
-	if (listener >= 0)
+	if (listener_is_ours())
 		close(listener);
 	listener = -1;
 }
