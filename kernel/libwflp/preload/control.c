@@ -310,7 +310,7 @@ static void serve(int fd)
 		if (fgets(line, sizeof(line), in)) {
 			line[strcspn(line, "\n")] = '\0';
 			if (!may_ask(fd))
-				answer(out, -EPERM, "only root may ask, and the user of the process if it never was another's");
+				answer(out, -EPERM, "only root and the user of the process may ask, and that one only if it never was another's");
 			else if (why_not() && strcmp(line, "status"))
 				answer(out, -ENOTSUP, why_not());
 			else if (!strcmp(line, "status")) {
