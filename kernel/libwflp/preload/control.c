@@ -289,7 +289,9 @@ static bool may_ask(int fd)
 
 static void serve(int fd)
 {
-	const struct timeval limit = { .tv_sec = REQUEST_SECONDS };
+	/* A stranger gets as long as a request takes that is on its way. */
+	const bool known = may_ask(fd);
+	const struct timeval limit = { .tv_sec = known ? REQUEST_SECONDS : 0, .tv_usec = known ? 0 : 100000 };
 	FILE *in = NULL, *out = NULL;
 	char line[64];
 	int copy;
@@ -306,12 +308,13 @@ static void serve(int fd)
 			close(copy);
 	} else {
 		say(out, "wflp-ctl\t%d\n", PROTOCOL);
-		/* Read in any case: a request that is left unread is an error to who sent it. */
-		if (fgets(line, sizeof(line), in)) {
+		if (!known) {
+			/* Read once: a request that is left unread is an error to who sent it. */
+			(void)!recv(fd, line, sizeof(line), 0);
+			answer(out, -EPERM, "only root and the user of the process may ask, and that one only if it never was another's");
+		} else if (fgets(line, sizeof(line), in)) {
 			line[strcspn(line, "\n")] = '\0';
-			if (!may_ask(fd))
-				answer(out, -EPERM, "only root and the user of the process may ask, and that one only if it never was another's");
-			else if (why_not() && strcmp(line, "status"))
+			if (why_not() && strcmp(line, "status"))
 				answer(out, -ENOTSUP, why_not());
 			else if (!strcmp(line, "status")) {
 				status(out);
