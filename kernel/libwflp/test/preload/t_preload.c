@@ -47,6 +47,8 @@ static struct worker {
 	uint32_t asked;
 } workers[THREADS];
 static __thread struct worker *self;
+/* A thread that has not got there yet runs new code as soon as there is any. */
+static uint32_t is_inside;
 
 static void read_one(void)
 {
@@ -54,6 +56,12 @@ static void read_one(void)
 
 	while (read(self->in[0], &c, 1) != 1)
 		;
+}
+
+static void read_one_inside(void)
+{
+	__atomic_store_n(&is_inside, 1, __ATOMIC_RELAXED);
+	read_one();
 }
 
 /* Until somebody asks. */
@@ -99,7 +107,7 @@ static void wait_for_work(int kind)
 		read_one();
 		return;
 	case INSIDE:
-		subject_around(read_one);
+		subject_around(read_one_inside);
 		return;
 	}
 	read_one();
@@ -154,6 +162,8 @@ static int serve(void)
 			pthread_mutex_lock(&w->lock);
 		need(!pthread_create(&t, NULL, worker, (void *)i), "pthread_create");
 	}
+	while (!__atomic_load_n(&is_inside, __ATOMIC_RELAXED))
+		sleep_us(1000);
 	/* Not by stdio, whose reading nobody can stand in front of. */
 	while (read(0, line, 3) == 3) {
 		int kind = line[1] - 'A';
@@ -481,6 +491,7 @@ static void patch_worker(const char *strategy)
 		stop();
 		return;
 	}
+	is(request('w', INSIDE), 0, "the worker is there");
 	if (is_in_place(strategy))
 		is(request('a', INSIDE), 1, "the worker's old code");
 	/* The forking thread, too, which the worker's main thread is. */
@@ -588,6 +599,7 @@ int main(int argc, char **argv)
 	start(strategy, "serve", false);
 	ok(came_over(), "nothing is old at the start");
 	ask_as_nobody();
+	is(request('w', INSIDE), 0, "the server is there");
 	sleep_us(200000);
 
 	/* A thread that stays within the old function is in the way of any stop. */
