@@ -307,8 +307,10 @@ func TestBootDiesWithUs(t *testing.T) {
 	}
 }
 
+// With the host's QEMU 7.2, one boot in ten of so many ends with a breakpoint that
+// the kernel has removed: what "accel/tcg: translate again" in our series mends.
 func TestBootManyProcessors(t *testing.T) {
-	cfg := bootable(t, Fast)
+	cfg := emulated(t, Fast)
 	cfg.CPUs, cfg.MemMiB = MaxCPUs, 512
 	cfg.Job.Steps = []guestproto.Step{shell("count", "nproc")}
 	res, err := Run(t.Context(), cfg, nil)

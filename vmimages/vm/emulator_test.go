@@ -23,11 +23,16 @@ import (
 	"github.com/wflp/wflp/vmimages/qemu"
 )
 
-// sliced is a deterministic machine in an emulator of our own, which is built
-// if need be.
+// sliced is a deterministic machine in an emulator of our own.
 func sliced(t testing.TB) Config {
 	t.Helper()
-	cfg := bootable(t, Deterministic)
+	return emulated(t, Deterministic)
+}
+
+// emulated is a machine in an emulator of our own, which is built if need be.
+func emulated(t testing.TB, mode Mode) Config {
+	t.Helper()
+	cfg := bootable(t, mode)
 	cache, err := kernel.DefaultCacheDir()
 	if err != nil {
 		t.Fatal(err)
